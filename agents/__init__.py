@@ -1,0 +1,1 @@
+"""What is done: events read and folded, the worker assembled."""

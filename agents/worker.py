@@ -1,0 +1,147 @@
+"""The worker: the one place where the parts are joined, and how it lives and ends."""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+import faust
+
+from agents import curate
+from streams import topics
+from streams.app import new_app
+from streams.errors import BadSettings
+from streams.events import Headers
+from streams.settings import Settings
+from tables import state
+from web import views
+
+log = logging.getLogger("activeset.worker")
+
+STOP_S = 15.0
+
+
+@dataclass
+class Worker:
+    """One worker: its application, what its agents have done, and the error that must end it, if one came."""
+
+    app: faust.App
+    settings: Settings
+    outcomes: Counter[curate.Outcome] = field(default_factory=Counter)
+    fatal: asyncio.Future[BaseException] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    async def publish(
+        self, topic: str, partition: int, key: bytes | None, value: bytes | None, headers: Headers
+    ) -> object:
+        """Publish one record and return when Kafka has it."""
+        return await self.app.producer.send_and_wait(topic, key, value, partition, None, headers)
+
+    async def die(self, why: BaseException) -> NoReturn:
+        """End the worker and never come back, so that the record in hand is not acknowledged."""
+        if not self.fatal.done():
+            self.fatal.set_result(why)
+        await asyncio.Event().wait()
+        raise AssertionError("an event nobody sets")
+
+
+def build(settings: Settings) -> Worker:
+    """A worker with all its parts joined, connected to nothing yet; needs a running event loop."""
+    worker = Worker(new_app(settings), settings)
+    state.declare(worker.app, settings)
+    curate.declare(
+        worker.app,
+        settings,
+        publish=worker.publish,
+        fatal=worker.die,
+        sink=lambda outcome: worker.outcomes.update((outcome,)),
+    )
+    views.declare(worker.app)
+    return worker
+
+
+async def run(settings: Settings) -> int:
+    """Run a worker until SIGTERM or SIGINT (exit status 0), or until something ends it (1).
+
+    Raises:
+        BadSettings: a setting does not fit the machine or the topics.
+        KafkaUnavailable: no broker answers.
+    """
+    stop = asyncio.Event()
+    for each in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(each, stop.set)
+    check(settings)
+    await topics.declare(settings)
+    worker = build(settings)
+    starting = asyncio.create_task(start(worker))
+    stopping = asyncio.ensure_future(stop.wait())
+    crashed = asyncio.ensure_future(worker.app._crashed.wait())  # mode's own event; it has no public name
+    ends: list[asyncio.Future[Any]] = [stopping, crashed, worker.fatal]
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    if stop.is_set():
+        return await end(worker, starting)
+    why = worker.fatal.result() if worker.fatal.done() else worker.app.crash_reason
+    log.critical("the worker ends: %s", why, exc_info=why)
+    # A clean stop would acknowledge the record in hand. Kafka replays it to whoever owns the partition next.
+    return 1
+
+
+def check(settings: Settings) -> None:
+    """Look at what can be wrong with the machine, before anything starts."""
+    try:
+        settings.worker_dir.mkdir(parents=True, exist_ok=True)
+        (settings.worker_dir / ".writable").touch()
+        (settings.worker_dir / ".writable").unlink()
+    except OSError as why:
+        raise BadSettings(f"ACTIVESET_DATA_DIR must be a folder that can be written, not {why.filename}") from why
+    try:
+        family = socket.AF_INET6 if ":" in settings.web_bind else socket.AF_INET
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((settings.web_bind, settings.web_port))
+    except OSError as why:
+        raise BadSettings(
+            f"ACTIVESET_WEB_PORT must be a port that is free on {settings.web_bind}, not {settings.web_port} "
+            f"({why.strerror})"
+        ) from why
+
+
+async def start(worker: Worker) -> None:
+    """Join the group and restore the tables."""
+    began = asyncio.get_running_loop().time()
+    try:
+        await worker.app.start()
+    except Exception as why:  # noqa: BLE001 - told by `run`, which ends
+        await worker.die(why)
+    if views.ready(worker.app):
+        took = asyncio.get_running_loop().time() - began
+        where = f"http://{worker.settings.web_bind}:{worker.settings.web_port}"
+        log.info("ready in %.1f s at %s, partitions %s", took, where, views.owned(worker.app))
+
+
+async def end(worker: Worker, starting: asyncio.Task[None]) -> int:
+    """Finish the record in hand, commit and leave the group: 0, or 1 if that does not end within 15 s."""
+    log.info("stopping: %s", dict(worker.outcomes))
+    try:
+        async with asyncio.timeout(STOP_S):
+            await worker.app.stop()
+            await starting
+    except TimeoutError:
+        log.error("not stopped after %.0f s: ending anyway, Kafka will replay what was in hand", STOP_S)
+        return 1
+    return 0
+
+
+def main(settings: Settings) -> NoReturn:
+    """Run a worker and end the process with its exit status.
+
+    Raises:
+        BadSettings, KafkaUnavailable: as `run`.
+    """
+    status = asyncio.Runner().run(run(settings))
+    logging.shutdown()
+    # Threads of Faust and aiokafka, and a loop full of tasks, are left as they are: whatever must be kept is in Kafka.
+    os._exit(status)

@@ -1,0 +1,1 @@
+"""How it is run: Kafka on one machine, and a worker beside it."""

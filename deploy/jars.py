@@ -1,0 +1,142 @@
+"""The local Kafka's jars: listed in `kafka.jars` with size and SHA-256, fetched once, checked at every start."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import requests
+from jgo.maven import Artifact, MavenContext, MvnResolver, PythonResolver
+from jgo.util.mvn import ensure_maven_available
+
+from deploy.process import only_one
+from streams.errors import KafkaUnavailable
+
+VERSION = "4.3.1"
+# Kafka's own tree pins slf4j 1.7 and brings no logger for it.
+WANTED = (f"org.apache.kafka:kafka_2.13:{VERSION}", "org.slf4j:slf4j-simple:1.7.36")
+LIST = Path(__file__).with_name("kafka.jars")
+FETCH_S = 600.0
+
+# Told how many jars and bytes are to come; what it answers is told how many bytes have arrived.
+Arrived = Callable[[int], None]
+Progress = Callable[[int, int], AbstractContextManager[Arrived]]
+
+
+@contextmanager
+def in_silence(_jars: int, _bytes: int) -> Iterator[Arrived]:
+    """Progress that nobody watches."""
+    yield lambda _bytes: None
+
+
+@dataclass(frozen=True, slots=True)
+class Jar:
+    """One line of `kafka.jars`: what the file must be, and its Maven coordinates."""
+
+    sha256: str
+    size: int
+    coordinates: str
+
+    @classmethod
+    def read(cls, line: str) -> Self:
+        """The jar that a line tells of."""
+        sha256, size, coordinates = line.split()
+        return cls(sha256, int(size), coordinates)
+
+    def __str__(self) -> str:
+        return f"{self.sha256} {self.size:>9} {self.coordinates}"
+
+    def is_at(self, path: Path) -> bool:
+        """Whether this very file is there."""
+        return path.is_file() and path.stat().st_size == self.size and digest(path) == self.sha256
+
+
+def listed() -> list[Jar]:
+    """The jars that make Kafka, in class path order."""
+    return [Jar.read(line) for line in LIST.read_text().splitlines() if line and not line.startswith("#")]
+
+
+def ensure(
+    cache: Path, jars: Sequence[Jar], *, remotes: Mapping[str, str] | None = None, progress: Progress = in_silence
+) -> list[Path]:
+    """Paths of the jars in a cache; those that are missing there, or are not what they should be, are fetched.
+
+    remotes: Maven repositories by name; Maven Central, if none are given.
+    progress: shown what has to be fetched.
+
+    Raises:
+        KafkaUnavailable: a jar can be fetched neither by jgo nor by Maven, or what arrives is another file.
+    """
+    context = MavenContext(
+        PythonResolver(), repo_cache=cache, remote_repos=dict(remotes) if remotes else None, timeout=60
+    )
+    artifacts = [context.create_dependency(jar.coordinates).artifact for jar in jars]
+    paths = [path_of(artifact) for artifact in artifacts]
+    with only_one(cache / "lock", patience_s=FETCH_S):  # programs that start side by side fetch once
+        absent = [each for each in zip(jars, artifacts, paths, strict=True) if not each[0].is_at(each[2])]
+        if absent:
+            with progress(len(absent), sum(jar.size for jar, _, _ in absent)) as arrived:
+                for jar, artifact, path in absent:
+                    fetch(jar, artifact, path)
+                    arrived(jar.size)
+    return paths
+
+
+def fetch(jar: Jar, artifact: Artifact, path: Path) -> None:
+    """Fetch one jar: with jgo's own resolver first, then with the machine's Maven, which knows the user's mirrors."""
+    troubles = []
+    for name, download in RESOLVERS:
+        path.unlink(missing_ok=True)  # jgo believes a file that is there, even half of one
+        try:
+            download(artifact)
+        except (OSError, RuntimeError, requests.RequestException) as why:
+            troubles.append(f"{name}: {why}")
+            continue
+        if jar.is_at(path):
+            return
+        troubles.append(f"{name}: {path.stat().st_size} bytes that are not the listed file")
+        path.unlink()
+    raise KafkaUnavailable(
+        f"{path.name}, a part of the local Kafka, could not be fetched ({'; '.join(troubles)}). Connect this machine "
+        "to a network and try again, or set ACTIVESET_BROKER to the host:port of a Kafka that runs"
+    )
+
+
+def by_jgo(artifact: Artifact) -> None:
+    """Fetch an artifact with jgo alone."""
+    PythonResolver().download(artifact)
+
+
+def by_maven(artifact: Artifact) -> None:
+    """Fetch an artifact with the `mvn` of this machine, if there is one."""
+    MvnResolver(ensure_maven_available(offline=True)).download(artifact)
+
+
+RESOLVERS = (("jgo", by_jgo), ("Maven", by_maven))
+
+
+def resolve(cache: Path) -> list[Jar]:
+    """What the coordinates above need, asked of Maven Central; what `python -m deploy jars` writes into the list."""
+    context = MavenContext(PythonResolver(), repo_cache=cache, timeout=60)
+    inputs, more = context.resolver.resolve([context.create_dependency(each) for each in WANTED])
+    jars = []
+    for each in (*inputs, *(one for one in more if one.scope in ("compile", "runtime"))):
+        path = each.artifact.resolve()
+        coordinates = f"{each.groupId}:{each.artifactId}:{each.version}"
+        jars.append(Jar(digest(path), path.stat().st_size, coordinates))
+    return jars
+
+
+def path_of(artifact: Artifact) -> Path:
+    """Where a jar is in the cache, or would be."""
+    path = artifact.cached_path
+    assert path is not None  # the context has a cache
+    return path
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

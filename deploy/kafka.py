@@ -1,0 +1,250 @@
+"""A real Apache Kafka on one machine: one node, KRaft, a child process of ours."""
+
+import asyncio
+import re
+import shutil
+import socket
+import uuid
+from base64 import urlsafe_b64encode
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractContextManager, AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+
+from deploy import jars, java, process
+from streams.errors import BadSettings, KafkaUnavailable
+from streams.settings import Settings
+from streams.topics import MESSAGE_BYTES
+
+LOG = "kafka.log"
+PROPERTIES_FILE = "server.properties"
+START_S = 60.0
+STOP_S = 15.0
+FREE_MIB = 256  # disk that must be free; Kafka writes its indexes in advance
+
+# A small heap, and the quick compiler only: it starts in 2 s, and a laptop's worth of events needs no more.
+JVM = ("-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:+ExitOnOutOfMemoryError")
+LOGGING = (
+    "-Dorg.slf4j.simpleLogger.showDateTime=true",
+    "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSS",
+)
+
+PROPERTIES = """\
+process.roles=broker,controller
+node.id=1
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+controller.listener.names=CONTROLLER
+controller.quorum.voters=1@127.0.0.1:{controller}
+log.dirs=data
+num.partitions=1
+message.max.bytes={message_bytes}
+auto.create.topics.enable=false
+offsets.topic.num.partitions=8
+offsets.topic.replication.factor=1
+transaction.state.log.num.partitions=8
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+share.coordinator.state.topic.num.partitions=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+# No topic loses records by age or size unless it says so itself.
+log.retention.ms=-1
+"""
+
+# What Kafka says when it cannot start, and what a person can do about it.
+TAKEN = r"Address already in use|BindException"
+FAULTS = (
+    (TAKEN, "its port was taken meanwhile: try again, or set ACTIVESET_KAFKA_PORT"),
+    (
+        r"No space left on device|DISK_FULL|disk full",
+        "the disk is full: free some, or set ACTIVESET_STATE_DIR elsewhere",
+    ),
+    (
+        r"Permission denied|AccessDeniedException|Read-only file system",
+        "its folder cannot be written: set ACTIVESET_STATE_DIR to one that can",
+    ),
+    (r"UnsupportedClassVersionError", "its Java is too old: unset ACTIVESET_JAVA, or name one of 17 or newer"),
+    (r"OutOfMemoryError|Could not reserve enough space", "memory is short: it needs 512 MB for its heap"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LocalKafka:
+    """A broker that answers."""
+
+    address: str
+    process: process.Process
+    java: java.Java
+    log: Path
+
+
+@asynccontextmanager
+async def local_kafka(settings: Settings, *, progress: jars.Progress = jars.in_silence) -> AsyncIterator[LocalKafka]:
+    """A Kafka that answers, for as long as the block runs; its data stays in `kafka/` under the state folder.
+
+    It ends with the block: also on Ctrl-C, on an exception and, on Linux, if this process is killed.
+
+    progress: shown the jars that have to be fetched, on the first start.
+
+    Raises:
+        BadSettings: the port or the Java that a setting names will not do.
+        KafkaUnavailable: it cannot be started; says why, and the cure.
+    """
+    async with AsyncExitStack() as stack:
+        folder = settings.state_dir.absolute() / "kafka"
+        lock = stack.enter_context(locked(folder))
+        runtime = java.find(settings.java)
+        cache = settings.cache_dir.expanduser()
+        paths = await asyncio.to_thread(jars.ensure, cache, jars.listed(), progress=progress)
+        run: list[str | Path] = [runtime.path, *JVM, *LOGGING, "-cp", ":".join(map(str, paths))]
+        for tries_left in (2, 1, 0):
+            port = settings.kafka_port or free_ports(1)[0]
+            broker = await launch(run, folder, port, lock)
+            await stack.enter_async_context(process.running(broker, STOP_S))
+            try:
+                await answers(broker, folder, port)
+                break
+            except KafkaUnavailable:
+                # A port that was free a moment ago can be anybody's by now.
+                if settings.kafka_port or not tries_left or not re.search(TAKEN, tail(folder)):
+                    raise
+        yield LocalKafka(f"127.0.0.1:{port}", broker, runtime, folder / LOG)
+
+
+def locked(folder: Path) -> AbstractContextManager[int]:
+    """The folder's lock, which the broker keeps for as long as it lives.
+
+    Waits a little: a broker whose parent was killed is still putting its data in order.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free // 1024**2
+    except OSError as why:
+        raise KafkaUnavailable(
+            f"the local Kafka has no folder to write to ({why}): set ACTIVESET_STATE_DIR to one that can be written"
+        ) from why
+    if free < FREE_MIB:
+        raise KafkaUnavailable(
+            f"the local Kafka needs {FREE_MIB} MiB of disk at {folder}, and {free} MiB are free: free some, or set "
+            "ACTIVESET_STATE_DIR elsewhere"
+        )
+    return held(folder)
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[int]:
+    """The lock on a folder, or who else has it."""
+    with ExitStack() as stack:
+        try:
+            lock = stack.enter_context(process.only_one(folder / "lock", STOP_S))
+        except BlockingIOError as why:
+            raise KafkaUnavailable(
+                f"another local Kafka uses {folder}: stop it, use it (ACTIVESET_BROKER), or set ACTIVESET_STATE_DIR to "
+                "another folder"
+            ) from why
+        yield lock
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of 127.0.0.1 that nobody listens on just now, each another one."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
+
+
+async def launch(run: list[str | Path], folder: Path, port: int, lock: int) -> process.Process:
+    """Start the broker, having formed its storage if this is the first time."""
+    check_port(port)
+    (folder / PROPERTIES_FILE).write_text(
+        PROPERTIES.format(port=port, controller=free_ports(1)[0], message_bytes=MESSAGE_BYTES)
+    )
+    with (folder / LOG).open("wb") as output:
+        if not (folder / "data" / "meta.properties").exists():
+            cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+            form = ["kafka.tools.StorageTool", "format", "-t", cluster, "-c", PROPERTIES_FILE]
+            forming = await process.start([*run, *form], output=output, folder=folder, keeps=[lock])
+            async with process.running(forming, STOP_S):
+                if await forming.wait():
+                    raise KafkaUnavailable(f"the local Kafka could not form its storage: {fault(folder)}")
+        return await process.start([*run, "kafka.Kafka", PROPERTIES_FILE], output=output, folder=folder, keeps=[lock])
+
+
+def check_port(port: int) -> None:
+    """Tell in time that somebody listens on the port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as why:
+            raise BadSettings(
+                f"ACTIVESET_KAFKA_PORT must be a port that is free on 127.0.0.1, not {port} ({why.strerror}); "
+                "unset it to have a free one picked"
+            ) from why
+
+
+async def answers(broker: process.Process, folder: Path, port: int) -> None:
+    """Return when the broker answers a client.
+
+    Raises:
+        KafkaUnavailable: it ended, or does not answer in time.
+    """
+    asking = asyncio.create_task(asked(port))
+    ending = asyncio.create_task(broker.wait())
+    try:
+        await asyncio.wait({asking, ending}, timeout=START_S, return_when=asyncio.FIRST_COMPLETED)
+        if ending.done():
+            raise KafkaUnavailable(f"the local Kafka ended at its start: {fault(folder)}")
+        if not asking.done() or asking.exception():
+            raise KafkaUnavailable(f"the local Kafka does not answer after {START_S:.0f} s: {fault(folder)}")
+    finally:
+        asking.cancel()
+        ending.cancel()
+
+
+async def asked(port: int) -> None:
+    """Ask until an answer comes."""
+    while True:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)  # aiokafka would log every try as an error
+            writer.close()
+            break
+        except OSError:
+            await asyncio.sleep(0.1)
+    admin = AIOKafkaAdminClient(bootstrap_servers=f"127.0.0.1:{port}", request_timeout_ms=int(START_S * 1000))
+    try:
+        await admin.start()
+        await coordinator(admin)
+    finally:
+        await admin.close()
+
+
+async def coordinator(admin: AIOKafkaAdminClient) -> None:
+    """Ask until consumer groups have a coordinator: the first to ask has Kafka make the topic that it needs."""
+    while True:
+        try:
+            await admin.find_coordinator("activeset")
+            return
+        except KafkaError:
+            await asyncio.sleep(0.1)
+
+
+def fault(folder: Path) -> str:
+    """Why the broker failed, as well as its log tells, and the cure."""
+    told = tail(folder)
+    for pattern, cure in FAULTS:
+        if re.search(pattern, told, re.IGNORECASE):
+            return f"{cure} (its log: {folder / LOG})"
+    last = told.strip().splitlines()[-1:] or ["it said nothing"]
+    return f"{last[0][:300]} (its log: {folder / LOG})"
+
+
+def tail(folder: Path) -> str:
+    """The last of the broker's log."""
+    return (folder / LOG).read_bytes()[-64 * 1024 :].decode(errors="replace")

@@ -1,0 +1,128 @@
+"""A local Kafka, and one worker beside it, until a signal: what `make serve` runs."""
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import replace
+
+import aiohttp
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+
+from deploy import jars, process
+from deploy.kafka import LocalKafka, local_kafka
+from streams.errors import KafkaUnavailable
+from streams.settings import Settings
+
+STOP_S = 20.0  # a worker takes up to 15 s to end in order
+FIRST_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 60.0
+SETTLED_S = 60.0  # a worker that ran so long has recovered: the pauses begin anew
+ASK_S = 0.2
+BAD_SETTINGS = 2
+
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+async def kafka(settings: Settings) -> int:
+    """Run a local Kafka until it ends or we are cancelled; its address goes to standard output."""
+    async with local_kafka(settings, progress=fetching) as broker:
+        tell(broker)
+        print(broker.address, flush=True)
+        return await lives(broker)
+
+
+async def serve(settings: Settings) -> int:
+    """Run a Kafka, unless one is named, and a worker, until one ends for good or we are cancelled.
+
+    The answer is the exit status.
+    """
+    async with AsyncExitStack() as stack:
+        parts = []
+        if not settings.broker:
+            broker = await stack.enter_async_context(local_kafka(settings, progress=fetching))
+            tell(broker)
+            settings = replace(settings, broker=broker.address)
+            parts.append(asyncio.create_task(lives(broker)))
+        parts.append(asyncio.create_task(supervise(settings)))
+        try:
+            ended, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+            return ended.pop().result()
+        finally:
+            for part in parts:
+                part.cancel()
+            await asyncio.gather(*parts, return_exceptions=True)  # the worker first, while Kafka still answers
+
+
+async def lives(broker: LocalKafka) -> int:
+    """Watch a Kafka.
+
+    Raises:
+        KafkaUnavailable: it ended.
+    """
+    status = await broker.process.wait()
+    raise KafkaUnavailable(f"the local Kafka ended by itself (exit status {status}); its log: {broker.log}")
+
+
+async def supervise(settings: Settings) -> int:
+    """Run a worker, and again when it ends by itself, with growing pauses; return only if its settings are wrong."""
+    pause_s = FIRST_PAUSE_S
+    environ = {**os.environ, "ACTIVESET_BROKER": settings.broker}
+    while True:
+        began = time.monotonic()
+        worker = await process.start([sys.executable, "-m", "agents", "worker"], environ=environ)
+        greeting = asyncio.create_task(greet(settings))
+        try:
+            async with process.running(worker, STOP_S):
+                status = await worker.wait()
+        finally:
+            greeting.cancel()
+        if status == BAD_SETTINGS:
+            return status
+        if time.monotonic() - began > SETTLED_S:
+            pause_s = FIRST_PAUSE_S
+        console.print(f"The worker ended by itself (exit status {status}); it starts again in {pause_s:.0f} s.")
+        await asyncio.sleep(pause_s)
+        pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+
+async def greet(settings: Settings) -> None:
+    """Say where everything is, as soon as the worker is ready."""
+    url = f"http://{settings.web_bind}:{settings.web_port}"
+    async with aiohttp.ClientSession() as session:
+        while not await ready(session, url):
+            await asyncio.sleep(ASK_S)
+    console.print("[bold green]Activeset is ready.[/] Ctrl-C stops it.")
+    console.print(f"  broker  {settings.broker}")
+    console.print(f"  web     {url}/readyz")
+    console.print(f"  state   {settings.state_dir.absolute()}")
+
+
+async def ready(session: aiohttp.ClientSession, url: str) -> bool:
+    """Whether the worker says that it is ready."""
+    try:
+        async with session.get(f"{url}/readyz", timeout=aiohttp.ClientTimeout(2)) as answer:
+            return answer.status == 200
+    except (aiohttp.ClientError, TimeoutError):
+        return False
+
+
+def tell(broker: LocalKafka) -> None:
+    """Say what was started."""
+    console.print(
+        f"Apache Kafka {jars.VERSION} answers at {broker.address} (Java {broker.java.version}: {broker.java.path}; "
+        f"log: {broker.log})."
+    )
+
+
+@contextmanager
+def fetching(files: int, size: int) -> Iterator[jars.Arrived]:
+    """Show how the jars arrive."""
+    console.print(f"Fetching Apache Kafka {jars.VERSION}: {files} jars, {size / 1e6:.0f} MB, once for this machine.")
+    columns = (TextColumn("  {task.description}"), BarColumn(), DownloadColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("jars", total=size)
+        yield lambda more: bar.advance(task, more)

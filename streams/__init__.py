@@ -1,0 +1,1 @@
+"""What is said: events, their wire form, the topics that carry them."""

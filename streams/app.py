@@ -1,0 +1,57 @@
+"""The Faust application, with every default that matters set on purpose."""
+
+import faust
+
+from streams.settings import Settings
+from streams.topics import MESSAGE_BYTES
+
+APP_ID = "activeset"
+
+
+def new_app(settings: Settings) -> faust.App:
+    """An application that has connected to nothing yet.
+
+    Declares no topics (streams/topics.py does) and discovers no modules (agents/worker.py joins the parts).
+    """
+    return faust.App(
+        id=settings.name(APP_ID),
+        broker=[f"kafka://{address}" for address in settings.broker.split(",")],
+        store="rocksdb://",
+        datadir=str(settings.worker_dir),
+        autodiscover=False,
+        key_serializer="raw",
+        value_serializer="raw",
+        topic_partitions=settings.partitions,
+        topic_replication_factor=settings.replication,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        processing_guarantee="at_least_once",
+        recovery_consistency_check=True,
+        table_standby_replicas=0,
+        # A member that dies is noticed after the session timeout; three heartbeats fit into it.
+        broker_session_timeout=float(settings.session_timeout_s),
+        broker_heartbeat_interval=settings.session_timeout_s / 4,
+        broker_rebalance_timeout=30.0,
+        broker_request_timeout=max(30.0, settings.session_timeout_s + 5.0),
+        broker_commit_interval=1.0,
+        # One drain is what a request that marks may wait behind.
+        broker_max_poll_records=16,
+        # 4,096 messages (Faust's default) of 1 MB would be 4 GiB.
+        stream_buffer_maxsize=64,
+        consumer_max_fetch_size=MESSAGE_BYTES,
+        consumer_auto_offset_reset="earliest",
+        producer_max_request_size=MESSAGE_BYTES,
+        producer_request_timeout=60.0,
+        producer_acks=-1,
+        web_bind=settings.web_bind,
+        web_host=settings.web_host or settings.web_bind,
+        web_port=settings.web_port,
+        # Faust's own pages serve data to anyone.
+        web_tables_enabled=False,
+        web_router_enabled=False,
+        web_stats_enabled=False,
+        web_graph_enabled=False,
+        web_metrics_enabled=False,
+        debug=False,
+        worker_redirect_stdouts=False,
+    )

@@ -1,0 +1,33 @@
+"""What can go wrong, sorted by what the reader should do about it."""
+
+
+class ActivesetError(Exception):
+    """Whatever Activeset says is wrong; its text is a sentence for the person who can mend it."""
+
+
+class MalformedEvent(ActivesetError):
+    """The bytes are no event: they go to `rejected_events` and are never tried again."""
+
+
+class BadQuery(ActivesetError):
+    """The question is wrong: 400, naming the parameter and what it may be."""
+
+
+class UnknownProject(ActivesetError):
+    """No event has told of this project: 404."""
+
+
+class UnknownTask(ActivesetError):
+    """The project has no such task: 404."""
+
+
+class NotReady(ActivesetError):
+    """The tables are being rebuilt, or the partition is moving: 503, try again soon."""
+
+
+class BadSettings(ActivesetError):
+    """An operator's mistake: the start ends with exit status 2, naming the variable."""
+
+
+class KafkaUnavailable(ActivesetError):
+    """Kafka cannot be started or reached: the start ends with exit status 1, telling the cure."""

@@ -1,0 +1,168 @@
+"""Everything an operator can set: environment variables that start with `ACTIVESET_`, read once."""
+
+import difflib
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from streams.errors import BadSettings
+
+PREFIX = "ACTIVESET_"
+
+
+def whole(low: int, high: int) -> Callable[[str], int]:
+    """Reads a whole number from low to high, both included."""
+
+    def read(text: str) -> int:
+        if not re.fullmatch(r"[+-]?[0-9]{1,18}", text) or not low <= int(text) <= high:
+            raise ValueError(f"a whole number {low}..{high}")
+        return int(text)
+
+    return read
+
+
+def one_of(*choices: str) -> Callable[[str], str]:
+    """Reads one of some words, whatever their case."""
+
+    def read(text: str) -> str:
+        if text.lower() not in choices:
+            raise ValueError("one of " + ", ".join(choices))
+        return text.lower()
+
+    return read
+
+
+def yes_or_no(text: str) -> bool:
+    """Reads a truth value."""
+    return one_of("yes", "no")(text) == "yes"
+
+
+def addresses(text: str) -> str:
+    """Reads `host:port`, or several with commas between; an IPv6 host stands in brackets.
+
+    >>> addresses("kafka-1:9092, [::1]:9093")
+    'kafka-1:9092,[::1]:9093'
+    """
+    each = [part.strip() for part in text.split(",")]
+    for part in each:
+        match = re.fullmatch(r"(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})", part)
+        if match is None or not 1 <= int(match[1]) <= 65535:
+            raise ValueError("host:port, or several with commas between, each port 1..65535")
+    return ",".join(each)
+
+
+def host(text: str) -> str:
+    """Reads a host name or an IP address, without a port."""
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,253}|[0-9a-fA-F:.]{2,45}", text):
+        raise ValueError("a host name or an IP address, without a port")
+    return text
+
+
+def topic_prefix(text: str) -> str:
+    """Reads what may stand in front of a topic's name in Kafka."""
+    if not re.fullmatch(r"[A-Za-z0-9._-]{0,100}", text):
+        raise ValueError("at most 100 letters, digits, dots, hyphens and underscores")
+    return text
+
+
+def folder(text: str) -> Path:
+    """Reads the path of a folder, which need not be there yet; `~` is the home folder."""
+    path = Path(text).expanduser()
+    if path.exists() and not path.is_dir():
+        raise ValueError("the path of a folder")
+    return path
+
+
+def program(text: str) -> Path:
+    """Reads the path of a program."""
+    path = Path(text).expanduser()
+    if not path.is_file():
+        raise ValueError("the path of a program")
+    return path
+
+
+class Row(NamedTuple):
+    """One line of the README's table of settings."""
+
+    variable: str
+    default: str
+    meaning: str
+
+
+def setting(default: object, read: Callable[[str], object], meaning: str) -> Any:
+    """A field of `Settings`.
+
+    read: turns the variable's text into its value, or raises a ValueError that says what the value must be.
+    """
+    return field(default=default, metadata={"read": read, "meaning": meaning})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """What an operator can set, with defaults that suit a laptop."""
+
+    broker: str = setting(
+        "", addresses, "Kafka's `host:port`, or several with commas between; unset, `make` starts one"
+    )
+    topic_prefix: str = setting("", topic_prefix, "stands before every topic and the consumer group, to share a Kafka")
+    partitions: int = setting(8, whole(1, 1024), "partitions of every topic; fixed once the topics are there")
+    replication: int = setting(1, whole(1, 9), "replication factor of the topics that are created; 3 in production")
+    create_topics: bool = setting(True, yes_or_no, "`no`: the topics must be there, and the start says which are not")
+    session_timeout_s: int = setting(10, whole(6, 300), "seconds until a worker that died is noticed")
+    data_dir: Path | None = setting(
+        None, folder, "the worker's RocksDB, a folder for each worker; unset, `worker` under `ACTIVESET_STATE_DIR`"
+    )
+    web_bind: str = setting("127.0.0.1", host, "address the worker's web server listens on")
+    web_host: str = setting("", host, "host at which other workers reach this one; unset, it is `ACTIVESET_WEB_BIND`")
+    web_port: int = setting(6066, whole(1, 65535), "port of the worker's web server")
+    log_level: str = setting(
+        "info", one_of("debug", "info", "warning", "error"), "`debug`, `info`, `warning` or `error`"
+    )
+    state_dir: Path = setting(Path(".state"), folder, "data and logs of the local Kafka and of what runs beside it")
+    cache_dir: Path = setting(Path("~/.cache/activeset"), folder, "the local Kafka's jars, shared by all checkouts")
+    kafka_port: int = setting(0, whole(0, 65535), "port of the local Kafka; 0 picks a free one at each start")
+    java: Path | None = setting(None, program, "the local Kafka's `java`; unset, one of 17 or newer is looked for")
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> Self:
+        """The settings that an environment asks for; an empty variable counts as unset.
+
+        Raises:
+            BadSettings: a value is out of its range, or nobody knows a variable that starts with `ACTIVESET_`.
+        """
+        known = {variable(each): each for each in fields(cls)}
+        values = {}
+        for name, text in environ.items():
+            if not name.startswith(PREFIX) or not text.strip():
+                continue
+            if name not in known:
+                close = difflib.get_close_matches(name, known, 1)
+                raise BadSettings(f"{name} is not a setting" + (f"; did you mean {close[0]}?" if close else ""))
+            try:
+                values[known[name].name] = known[name].metadata["read"](text.strip())
+            except ValueError as why:
+                raise BadSettings(f"{name} must be {why}, not {text[:100]!r}") from why
+        return cls(**values)
+
+    @classmethod
+    def rows(cls) -> Iterator[Row]:
+        """The table of settings, in order."""
+        for each in fields(cls):
+            default = {"True": "yes", "False": "no", "None": ""}.get(str(each.default), str(each.default))
+            yield Row(variable(each), default, each.metadata["meaning"])
+
+    @property
+    def worker_dir(self) -> Path:
+        """The folder of the worker's RocksDB."""
+        return self.data_dir or self.state_dir / "worker"
+
+    def name(self, plain: str) -> str:
+        """The name in Kafka of a topic or of the group, with the prefix that this installation uses."""
+        return self.topic_prefix + plain
+
+
+def variable(each: Field[Any]) -> str:
+    """The environment variable of a setting."""
+    return PREFIX + each.name.upper()

@@ -1,0 +1,108 @@
+"""The topics: one literal for each name, what each keeps, and how they come to be."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+
+from streams.errors import BadSettings, KafkaUnavailable
+from streams.settings import Settings
+
+DAY_MS = 24 * 60 * 60 * 1000
+MESSAGE_BYTES = 4 * 1024 * 1024  # one record; the producer client splits chunks long before
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """What a topic is called and how long Kafka keeps its records."""
+
+    name: str
+    meaning: str
+    kept: str
+    config: tuple[tuple[str, str], ...]
+
+
+def events(name: str, meaning: str, days: int | None = None) -> Topic:
+    """A topic of events, kept for so many days, or for ever."""
+    retention_ms = -1 if days is None else days * DAY_MS
+    kept = "for ever" if days is None else f"{days} days"
+    return Topic(name, meaning, kept, (("cleanup.policy", "delete"), ("retention.ms", str(retention_ms))))
+
+
+SOURCES = (
+    events("project_updates", "a project was created, or its tasks or settings changed"),
+    events("project_deletions", "a project is gone"),
+    events("media_uploads", "media exist"),
+    events("media_deletions", "media are gone"),
+    events("annotation_updates", "a person annotated a medium, or undid it"),
+    events("model_activations", "a model became the active one of its task"),
+    events("inference_artifacts", "a chunk of a batch inference", 30),
+    events("active_set_events", "media were suggested, leased, released or skipped; written by the workers"),
+)
+REJECTED = events("rejected_events", "what could not be applied, and why", 30)
+# Faust names a changelog `{app id}-{table}-changelog`; the table is `state` (tables/state.py).
+CHANGELOG = Topic(
+    "activeset-state-changelog",
+    "the rows of every table; RocksDB is rebuilt from it",
+    "last row of each key",
+    # A worker that comes back with an old disk after a deleted key's marker is gone would bring the key back: 30 days.
+    (("cleanup.policy", "compact"), ("delete.retention.ms", str(30 * DAY_MS))),
+)
+TOPICS = (*SOURCES, REJECTED, CHANGELOG)
+
+
+async def declare(settings: Settings) -> None:
+    """Create the topics that are missing, and check that all have the same number of partitions.
+
+    Raises:
+        KafkaUnavailable: no broker answers, or it refuses to create a topic.
+        BadSettings: a topic has another number of partitions than the setting says, or is missing and may not be made.
+    """
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.broker, request_timeout_ms=20_000)
+    try:
+        await admin.start()
+        await _declare(admin, settings)
+    except (KafkaError, OSError) as why:
+        raise KafkaUnavailable(
+            f"no Kafka that serves us at {settings.broker} ({why}): is ACTIVESET_BROKER its host:port, and is it up?"
+        ) from why
+    finally:
+        await admin.close()
+
+
+async def _declare(admin: AIOKafkaAdminClient, settings: Settings) -> None:
+    there = await admin.list_topics()
+    missing = [topic for topic in TOPICS if settings.name(topic.name) not in there]
+    if missing and not settings.create_topics:
+        names = ", ".join(settings.name(topic.name) for topic in missing)
+        raise BadSettings(f"ACTIVESET_CREATE_TOPICS is no, and these topics are missing: {names}")
+    if missing:
+        await _create(admin, settings, missing)
+    for told in await admin.describe_topics([settings.name(topic.name) for topic in TOPICS]):
+        if told["error_code"]:
+            raise for_code(told["error_code"])(told["topic"])
+        if len(told["partitions"]) != settings.partitions:
+            raise BadSettings(
+                f"ACTIVESET_PARTITIONS must be {len(told['partitions'])}, as topic {told['topic']} has them, "
+                f"not {settings.partitions}: the number is fixed once the topics are there"
+            )
+
+
+async def _create(admin: AIOKafkaAdminClient, settings: Settings, missing: list[Topic]) -> None:
+    answer: Any = await admin.create_topics(
+        [
+            NewTopic(
+                name=settings.name(topic.name),
+                num_partitions=settings.partitions,
+                replication_factor=settings.replication,
+                topic_configs={**dict(topic.config), "max.message.bytes": str(MESSAGE_BYTES)},
+            )
+            for topic in missing
+        ],
+        timeout_ms=20_000,
+    )
+    for name, code, *told in answer.topic_errors:
+        # Workers that start side by side create side by side: whoever comes second finds the topic made.
+        if code not in (0, TopicAlreadyExistsError.errno):
+            raise for_code(code)(f"topic {name} could not be created: {told[0] if told else ''}")

@@ -1,0 +1,1 @@
+"""What is remembered: an entry per medium, and the order over them."""

@@ -1,0 +1,69 @@
+from pathlib import Path
+
+import pytest
+
+from streams.errors import BadSettings
+from streams.settings import Settings
+
+
+def test_nothing_set_suits_a_laptop() -> None:
+    settings = Settings.from_environ({"HOME": "/home/me", "PATH": "/bin"})
+
+    assert (settings.broker, settings.web_bind, settings.partitions) == ("", "127.0.0.1", 8)
+    assert settings.worker_dir == Path(".state/worker")
+
+
+def test_what_is_set_counts() -> None:
+    settings = Settings.from_environ(
+        {
+            "ACTIVESET_BROKER": "kafka-1:9092, kafka-2:9092",
+            "ACTIVESET_TOPIC_PREFIX": "staging.",
+            "ACTIVESET_STATE_DIR": "/var/lib/activeset",
+            "ACTIVESET_CREATE_TOPICS": "no",
+        }
+    )
+
+    assert settings.broker == "kafka-1:9092,kafka-2:9092"
+    assert settings.name("media_uploads") == "staging.media_uploads"
+    assert settings.worker_dir == Path("/var/lib/activeset/worker")
+    assert settings.create_topics is False
+
+
+def test_an_empty_variable_counts_as_unset() -> None:
+    assert Settings.from_environ({"ACTIVESET_WEB_PORT": " "}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "must_be"),
+    [
+        ("BROKER", "kafka", "host:port"),
+        ("BROKER", "kafka:0", "port 1..65535"),
+        ("BROKER", "kafka:9092,", "host:port"),
+        ("BROKER", "kafka://kafka:9092", "host:port"),
+        ("TOPIC_PREFIX", "a b", "letters, digits"),
+        ("PARTITIONS", "0", "1..1024"),
+        ("PARTITIONS", "eight", "a whole number"),
+        ("PARTITIONS", "8.0", "a whole number"),
+        ("PARTITIONS", "9" * 5000, "1..1024"),
+        ("REPLICATION", "-1", "1..9"),
+        ("CREATE_TOPICS", "maybe", "yes, no"),
+        ("SESSION_TIMEOUT_S", "5", "6..300"),
+        ("DATA_DIR", __file__, "a folder"),
+        ("WEB_BIND", "localhost:80", "without a port"),
+        ("WEB_PORT", "65536", "1..65535"),
+        ("LOG_LEVEL", "loud", "debug, info, warning, error"),
+        ("JAVA", "/no/such/java", "a program"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_named_with_its_range(variable: str, value: str, must_be: str) -> None:
+    with pytest.raises(BadSettings) as told:
+        Settings.from_environ({f"ACTIVESET_{variable}": value})
+
+    assert str(told.value).startswith(f"ACTIVESET_{variable} must be ")
+    assert must_be in str(told.value)
+    assert len(str(told.value)) < 300
+
+
+def test_a_misspelt_variable_is_told_and_not_ignored() -> None:
+    with pytest.raises(BadSettings, match=r"ACTIVESET_BROKERS is not a setting; did you mean ACTIVESET_BROKER\?"):
+        Settings.from_environ({"ACTIVESET_BROKERS": "kafka:9092"})

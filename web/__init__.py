@@ -1,0 +1,1 @@
+"""What is shown: the active set over HTTP, and how the worker is."""
