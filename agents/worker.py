@@ -124,7 +124,8 @@ async def start(worker: Worker) -> None:
 
 async def end(worker: Worker, starting: asyncio.Task[None]) -> int:
     """Finish the record in hand, commit and leave the group: 0, or 1 if that does not end within 15 s."""
-    log.info("stopping: %s", dict(worker.outcomes))
+    told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(worker.outcomes.items()))
+    log.info("stopping; records since the start: %s", told or "none")
     try:
         async with asyncio.timeout(STOP_S):
             await worker.app.stop()

@@ -1,8 +1,8 @@
 """What all tests share."""
 
 import os
+import socket
 from collections.abc import Generator
-from typing import Any
 
 import pytest
 
@@ -19,14 +19,26 @@ def pytest_runtest_makereport(
     return report
 
 
+# What may be set around the tests: which Kafka they use, or how the local one is started.
+SET = {name: os.environ[name] for name in os.environ if name.startswith("ACTIVESET_")}
+OURS: dict[str, str] = {name: SET[name] for name in ("ACTIVESET_CACHE_DIR", "ACTIVESET_JAVA") if name in SET}
+NAMED_BROKER = SET.get("ACTIVESET_BROKER")
+
+
 @pytest.fixture(autouse=True)
 def no_settings_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is set around the tests does not reach the programs that they start."""
-    for name in [name for name in os.environ if name.startswith("ACTIVESET_")]:
+    """No other setting reaches the programs that the tests start."""
+    for name in SET.keys() - OURS.keys():
         monkeypatch.delenv(name)
 
 
 def pytest_report_header(config: pytest.Config) -> str:
     """Which Kafka the broker tests talk to."""
-    named: Any = os.environ.get("ACTIVESET_BROKER")
-    return f"kafka: {named or 'a local one, started by the tests'}"
+    return f"kafka: {NAMED_BROKER or 'a local one, started by the tests'}"
+
+
+@pytest.fixture
+def taken_port() -> Generator[int]:
+    """A port of 127.0.0.1 that somebody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
