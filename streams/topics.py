@@ -1,5 +1,6 @@
 """The topics: one literal for each name, what each keeps, and how they come to be."""
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 from streams.errors import BadSettings, KafkaUnavailable
 from streams.settings import Settings
 
+SETTLE_S = 20.0
 DAY_MS = 24 * 60 * 60 * 1000
 MESSAGE_BYTES = 4 * 1024 * 1024  # one record; the producer client splits chunks long before
 
@@ -79,14 +81,28 @@ async def _declare(admin: AIOKafkaAdminClient, settings: Settings) -> None:
         raise BadSettings(f"ACTIVESET_CREATE_TOPICS is no, and these topics are missing: {names}")
     if missing:
         await _create(admin, settings, missing)
-    for told in await admin.describe_topics([settings.name(topic.name) for topic in TOPICS]):
-        if told["error_code"]:
-            raise for_code(told["error_code"])(told["topic"])
+    for told in await described(admin, [settings.name(topic.name) for topic in TOPICS]):
         if len(told["partitions"]) != settings.partitions:
             raise BadSettings(
                 f"ACTIVESET_PARTITIONS must be {len(told['partitions'])}, as topic {told['topic']} has them, "
                 f"not {settings.partitions}: the number is fixed once the topics are there"
             )
+
+
+async def described(admin: AIOKafkaAdminClient, names: list[str]) -> list[dict[str, Any]]:
+    """What the broker tells of topics, once it knows them all.
+
+    A topic that was made a moment ago, maybe by another worker, may be unknown for a moment more.
+    """
+    give_up = asyncio.get_running_loop().time() + SETTLE_S
+    while True:
+        told: list[dict[str, Any]] = await admin.describe_topics(names)
+        errors = [for_code(each["error_code"])(each["topic"]) for each in told if each["error_code"]]
+        if not errors:
+            return told
+        if not all(error.retriable for error in errors) or asyncio.get_running_loop().time() > give_up:
+            raise errors[0]
+        await asyncio.sleep(0.1)
 
 
 async def _create(admin: AIOKafkaAdminClient, settings: Settings, missing: list[Topic]) -> None:
