@@ -1,6 +1,8 @@
 """The local Kafka's jars: listed in `kafka.jars` with size and SHA-256, fetched once, checked at every start."""
 
 import hashlib
+import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -9,7 +11,6 @@ from typing import Self
 
 import requests
 from jgo.maven import Artifact, MavenContext, MvnResolver, PythonResolver
-from jgo.util.mvn import ensure_maven_available
 
 from deploy.process import only_one
 from streams.errors import KafkaUnavailable
@@ -23,6 +24,8 @@ FETCH_S = 600.0
 # Told how many jars and bytes are to come; what it answers is told how many bytes have arrived.
 Arrived = Callable[[int], None]
 Progress = Callable[[int, int], AbstractContextManager[Arrived]]
+# A name for people, and what downloads an artifact into its context's cache.
+Resolver = tuple[str, Callable[[Artifact], None]]
 
 
 @contextmanager
@@ -78,30 +81,42 @@ def ensure(
         absent = [each for each in zip(jars, artifacts, paths, strict=True) if not each[0].is_at(each[2])]
         if absent:
             with progress(len(absent), sum(jar.size for jar, _, _ in absent)) as arrived:
+                resolvers = list(RESOLVERS)
                 for jar, artifact, path in absent:
-                    fetch(jar, artifact, path)
+                    worked = fetch(jar, artifact, path, resolvers)
+                    resolvers.sort(key=lambda each: each is not worked)  # first the one that can, for the rest
                     arrived(jar.size)
     return paths
 
 
-def fetch(jar: Jar, artifact: Artifact, path: Path) -> None:
-    """Fetch one jar: with jgo's own resolver first, then with the machine's Maven, which knows the user's mirrors."""
+def fetch(jar: Jar, artifact: Artifact, path: Path, resolvers: Sequence[Resolver]) -> Resolver:
+    """Fetch one jar with the first of the resolvers that can; the answer is which that was."""
     troubles = []
-    for name, download in RESOLVERS:
+    for resolver in resolvers:
+        name, download = resolver
         path.unlink(missing_ok=True)  # jgo believes a file that is there, even half of one
         try:
             download(artifact)
-        except (OSError, RuntimeError, requests.RequestException) as why:
-            troubles.append(f"{name}: {why}")
+        except (OSError, RuntimeError) as why:  # requests' errors are OSErrors
+            troubles.append(f"{name}: {gist(why)}")
             continue
         if jar.is_at(path):
-            return
+            return resolver
         troubles.append(f"{name}: {path.stat().st_size} bytes that are not the listed file")
         path.unlink()
     raise KafkaUnavailable(
         f"{path.name}, a part of the local Kafka, could not be fetched ({'; '.join(troubles)}). Connect this machine "
         "to a network and try again, or set ACTIVESET_BROKER to the host:port of a Kafka that runs"
     )
+
+
+def gist(why: Exception) -> str:
+    """The one line of an error that tells most: requests and Maven say pages."""
+    if isinstance(why, requests.RequestException):
+        return f"no connection ({type(why).__name__})"
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", str(why))
+    lines = [line.strip() for line in plain.splitlines() if line.strip()]
+    return next((line for line in lines if "ERROR" in line), lines[0] if lines else type(why).__name__)[:300]
 
 
 def by_jgo(artifact: Artifact) -> None:
@@ -111,10 +126,14 @@ def by_jgo(artifact: Artifact) -> None:
 
 def by_maven(artifact: Artifact) -> None:
     """Fetch an artifact with the `mvn` of this machine, if there is one."""
-    MvnResolver(ensure_maven_available(offline=True)).download(artifact)
+    mvn = shutil.which("mvn")
+    if mvn is None:
+        raise RuntimeError("not on this machine")
+    MvnResolver(Path(mvn)).download(artifact)
 
 
-RESOLVERS = (("jgo", by_jgo), ("Maven", by_maven))
+# The machine's Maven is second: it knows the user's mirrors and proxies, but takes up to 10 s for each jar.
+RESOLVERS: tuple[Resolver, ...] = (("jgo", by_jgo), ("Maven", by_maven))
 
 
 def resolve(cache: Path) -> list[Jar]:

@@ -100,7 +100,7 @@ async def local_kafka(settings: Settings, *, progress: jars.Progress = jars.in_s
         lock = stack.enter_context(locked(folder))
         runtime = java.find(settings.java)
         cache = settings.cache_dir.expanduser()
-        paths = await asyncio.to_thread(jars.ensure, cache, jars.listed(), progress=progress)
+        paths = await process.aside(lambda: jars.ensure(cache, jars.listed(), progress=progress))
         run: list[str | Path] = [runtime.path, *JVM, *LOGGING, "-cp", ":".join(map(str, paths))]
         for tries_left in (2, 1, 0):
             port = settings.kafka_port or free_ports(1)[0]

@@ -4,11 +4,14 @@ import asyncio
 import fcntl
 import os
 import sys
+import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, TypeVar
+
+T = TypeVar("T")
 
 Process = asyncio.subprocess.Process
 LEASH = Path(__file__).with_name("leash.py")
@@ -61,6 +64,30 @@ async def running(process: Process, patience_s: float) -> AsyncIterator[Process]
         yield process
     finally:
         await asyncio.shield(end(process, patience_s))
+
+
+async def aside(work: Callable[[], T]) -> T:
+    """The result of work that blocks, done in a thread.
+
+    Unlike `asyncio.to_thread`, nobody waits for the thread if we are cancelled: it ends with the process.
+    """
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[T] = loop.create_future()
+
+    def run() -> None:
+        try:
+            done = work()
+        except BaseException as why:  # noqa: BLE001 - handed to who waits
+            tell(result.set_exception, why)
+        else:
+            tell(result.set_result, done)
+
+    def tell(how: Callable[[Any], None], what: object) -> None:
+        with suppress(RuntimeError):  # the loop has ended, and nobody waits
+            loop.call_soon_threadsafe(lambda: None if result.done() else how(what))
+
+    threading.Thread(target=run, daemon=True).start()
+    return await result
 
 
 @contextmanager

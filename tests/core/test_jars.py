@@ -15,6 +15,9 @@ CONTENT = b"the bytes of a jar" * 1000
 ONE = Jar(hashlib.sha256(CONTENT).hexdigest(), len(CONTENT), "org.example:one:1.0")
 
 
+TWO = Jar(ONE.sha256, ONE.size, "org.example:two:1.0")
+
+
 class Repository(SimpleHTTPRequestHandler):
     """A Maven repository, on files."""
 
@@ -24,10 +27,11 @@ class Repository(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """A Maven repository that has the jar."""
-    path = tmp_path / "repository" / "org" / "example" / "one" / "1.0" / "one-1.0.jar"
-    path.parent.mkdir(parents=True)
-    path.write_bytes(CONTENT)
+    """A Maven repository that has the jars."""
+    for name in ("one", "two"):
+        path = tmp_path / "repository" / "org" / "example" / name / "1.0" / f"{name}-1.0.jar"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(CONTENT)
     handler = partial(Repository, directory=str(tmp_path / "repository"))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         Thread(target=server.serve_forever).start()
@@ -78,17 +82,21 @@ def test_a_jar_that_cannot_be_fetched_is_told_with_the_cure(tmp_path: Path, no_m
         assert part in str(told.value)
 
 
-def test_maven_is_asked_where_jgo_fails(
+def test_maven_is_asked_where_jgo_fails_and_then_first(
     tmp_path: Path, repository: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    asked = []
+
     def gone(_: object) -> None:
+        asked.append("jgo")
         raise RuntimeError("no such host")
 
     monkeypatch.setattr(jars, "RESOLVERS", (("jgo", gone), ("Maven", jars.by_jgo)))
 
-    [path] = jars.ensure(tmp_path / "cache", [ONE], remotes=repository)
+    paths = jars.ensure(tmp_path / "cache", [ONE, TWO], remotes=repository)
 
-    assert path.read_bytes() == CONTENT
+    assert [path.read_bytes() for path in paths] == [CONTENT, CONTENT]
+    assert asked == ["jgo"]
 
 
 def test_the_list_has_every_jar_that_was_wanted() -> None:

@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -79,3 +80,24 @@ def test_a_lock_is_held_once_and_by_who_keeps_it(tmp_path: Path) -> None:
     keeper.communicate(b"\n")
     with process.only_one(path, 0):
         pass
+
+
+async def test_work_aside_gives_its_result_or_its_error() -> None:
+    assert await process.aside(lambda: 6 * 7) == 42
+    with pytest.raises(ZeroDivisionError):
+        await process.aside(lambda: 1 / 0)
+
+
+def test_nobody_waits_for_work_aside_that_is_cancelled() -> None:
+    held = threading.Event()
+
+    async def cancelled() -> None:
+        working = asyncio.ensure_future(process.aside(held.wait))
+        await asyncio.sleep(0)
+        working.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await working
+
+    asyncio.run(cancelled())  # would not return if it waited: nobody has let the work go
+
+    held.set()
