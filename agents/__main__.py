@@ -43,10 +43,12 @@ def main(arguments: list[str]) -> int:
 
 
 def tell(level: str) -> None:
-    """Log our own words at the level that is set, and those of the libraries from warnings on."""
+    """Log our own words at the level that is set, and of the libraries' only what is unusual."""
     form = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
     logging.basicConfig(stream=sys.stderr, format=form, level="DEBUG" if level == "debug" else "WARNING")
     logging.getLogger("activeset").setLevel(level.upper())
+    if level != "debug":
+        logging.getLogger("aiokafka").setLevel("ERROR")  # it warns of every join and leave
 
 
 if __name__ == "__main__":

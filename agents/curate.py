@@ -8,14 +8,15 @@ import faust
 from faust.types.tuples import Message
 
 from streams.errors import MalformedEvent
-from streams.events import Headers, decode
+from streams.events import decode
 from streams.partition import partition_of
+from streams.record import Record
 from streams.rejection import rejection
 from streams.settings import Settings
 from streams.topics import REJECTED, SOURCES
 
-# Publishes one record and returns when Kafka has it: topic, partition, key, value, headers.
-Publish = Callable[[str, int, bytes | None, bytes | None, Headers], Awaitable[object]]
+# Publishes a record and returns when Kafka has it.
+Publish = Callable[[Record], Awaitable[object]]
 # Told about an error that must end the worker, the record in hand unfinished.
 Fatal = Callable[[BaseException], Awaitable[None]]
 
@@ -67,22 +68,21 @@ async def hear(message: Message, settings: Settings, publish: Publish) -> Outcom
 
     Decoded here and not by Faust's codec: a bad record must reach `rejected_events`, not stop or skip the agent.
     """
-    headers = sent(message)
+    record = received(message)
     try:
-        decode(message.key, message.value, headers)
+        decode(record)
     except MalformedEvent as why:
-        key, value, told = rejection(message.topic, message.partition, message.offset, message.key, message.value, why)
-        await publish(settings.name(REJECTED.name), message.partition, key, value, told)
+        await publish(rejection(record, message.offset, why, settings.name(REJECTED.name)))
         return Outcome.REJECTED
-    assert message.key is not None  # decode has seen that it is the project's id
-    home = partition_of(message.key, settings.partitions)
-    if home == message.partition:
+    assert record.key is not None  # decode has seen that it is the project's id
+    home = partition_of(record.key, settings.partitions)
+    if home == record.partition:
         return Outcome.HEARD
-    await publish(message.topic, home, message.key, message.value, headers)
+    await publish(record._replace(partition=home))
     return Outcome.MOVED
 
 
-def sent(message: Message) -> Headers:
-    """The headers as they came, in order; Kafka allows a header without a value."""
-    pairs: Any = message.headers or []  # aiokafka's pairs of str and bytes; Faust's type allows more
-    return [(name, value or b"") for name, value in pairs]
+def received(message: Message) -> Record:
+    """The record of a Faust message."""
+    headers: Any = message.headers or []  # aiokafka's pairs; Faust's type allows more
+    return Record(message.topic, message.partition, message.key, message.value, list(headers), message.timestamp)

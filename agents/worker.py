@@ -1,11 +1,15 @@
 """The worker: the one place where the parts are joined, and how it lives and ends."""
 
 import asyncio
+import errno
 import logging
 import os
 import signal
 import socket
+import threading
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -15,7 +19,8 @@ from agents import curate
 from streams import topics
 from streams.app import new_app
 from streams.errors import BadSettings
-from streams.events import Headers
+from streams.lock import only_one
+from streams.record import Record
 from streams.settings import Settings
 from tables import state
 from web import views
@@ -23,6 +28,7 @@ from web import views
 log = logging.getLogger("activeset.worker")
 
 STOP_S = 15.0
+HANDOVER_S = 15.0  # a worker that was told to stop may still have the folder for so long
 
 
 @dataclass
@@ -34,11 +40,14 @@ class Worker:
     outcomes: Counter[curate.Outcome] = field(default_factory=Counter)
     fatal: asyncio.Future[BaseException] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
-    async def publish(
-        self, topic: str, partition: int, key: bytes | None, value: bytes | None, headers: Headers
-    ) -> object:
-        """Publish one record and return when Kafka has it."""
-        return await self.app.producer.send_and_wait(topic, key, value, partition, None, headers)
+    async def publish(self, record: Record) -> None:
+        """Publish a record and return when Kafka has it."""
+        headers: Any = record.headers  # Faust's type knows no header without a value
+        # Faust cuts to milliseconds; half of one keeps 0.123 from becoming 0.122.
+        timestamp_s = None if record.timestamp_s is None else record.timestamp_s + 0.0005
+        await self.app.producer.send_and_wait(
+            record.topic, record.key, record.value, record.partition, timestamp_s, headers
+        )
 
     async def die(self, why: BaseException) -> NoReturn:
         """End the worker and never come back, so that the record in hand is not acknowledged."""
@@ -64,16 +73,15 @@ def build(settings: Settings) -> Worker:
 
 
 async def run(settings: Settings) -> int:
-    """Run a worker until SIGTERM or SIGINT (exit status 0), or until something ends it (1).
+    """Run a worker until SIGTERM, SIGINT or SIGHUP (exit status 0), or until something ends it (1).
 
     Raises:
-        BadSettings: a setting does not fit the machine or the topics.
+        BadSettings: a setting does not fit the topics.
         KafkaUnavailable: no broker answers.
     """
     stop = asyncio.Event()
-    for each in (signal.SIGTERM, signal.SIGINT):
+    for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(each, stop.set)
-    check(settings)
     await topics.declare(settings)
     worker = build(settings)
     starting = asyncio.create_task(start(worker))
@@ -89,24 +97,35 @@ async def run(settings: Settings) -> int:
     return 1
 
 
-def check(settings: Settings) -> None:
-    """Look at what can be wrong with the machine, before anything starts."""
-    try:
-        settings.worker_dir.mkdir(parents=True, exist_ok=True)
-        (settings.worker_dir / ".writable").touch()
-        (settings.worker_dir / ".writable").unlink()
-    except OSError as why:
-        raise BadSettings(f"ACTIVESET_DATA_DIR must be a folder that can be written, not {why.filename}") from why
-    try:
-        family = socket.AF_INET6 if ":" in settings.web_bind else socket.AF_INET
-        with socket.socket(family) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((settings.web_bind, settings.web_port))
-    except OSError as why:
-        raise BadSettings(
-            f"ACTIVESET_WEB_PORT must be a port that is free on {settings.web_bind}, not {settings.web_port} "
-            f"({why.strerror})"
-        ) from why
+@contextmanager
+def checked(settings: Settings) -> Iterator[None]:
+    """The worker's folder and port, looked at before anything starts; the folder is ours for as long as the block runs.
+
+    Raises:
+        BadSettings: the folder cannot be written or another worker has it, or the port cannot be listened on.
+    """
+    folder = settings.worker_dir
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(only_one(folder / "lock", HANDOVER_S))
+        except BlockingIOError as why:
+            raise BadSettings(f"ACTIVESET_DATA_DIR must be a folder of this worker alone, not {folder}") from why
+        except OSError as why:
+            raise BadSettings(f"ACTIVESET_DATA_DIR must be a folder that can be written, not {folder}") from why
+        try:
+            family, kind, protocol, _, address = socket.getaddrinfo(
+                settings.web_bind, settings.web_port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )[0]
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+        except OSError as why:
+            if why.errno in (errno.EADDRINUSE, errno.EACCES):
+                must = f"ACTIVESET_WEB_PORT must be a port that is free on {settings.web_bind}, not {settings.web_port}"
+            else:
+                must = f"ACTIVESET_WEB_BIND must be an address of this machine, not {settings.web_bind}"
+            raise BadSettings(f"{must} ({why.strerror})") from why
+        yield
 
 
 async def start(worker: Worker) -> None:
@@ -118,8 +137,7 @@ async def start(worker: Worker) -> None:
         await worker.die(why)
     if views.ready(worker.app):
         took = asyncio.get_running_loop().time() - began
-        where = f"http://{worker.settings.web_bind}:{worker.settings.web_port}"
-        log.info("ready in %.1f s at %s, partitions %s", took, where, views.owned(worker.app))
+        log.info("ready in %.1f s at %s, partitions %s", took, worker.settings.url, views.owned(worker.app))
 
 
 async def end(worker: Worker, starting: asyncio.Task[None]) -> int:
@@ -136,13 +154,21 @@ async def end(worker: Worker, starting: asyncio.Task[None]) -> int:
     return 0
 
 
+def thread_ended(why: threading.ExceptHookArgs) -> None:
+    """Log that a thread of a library ended: in a line, for it happens whenever Kafka goes away."""
+    name = why.thread.name if why.thread else "a thread"
+    log.error("%s ended: %r", name, why.exc_value, exc_info=why.exc_value if log.isEnabledFor(logging.DEBUG) else None)
+
+
 def main(settings: Settings) -> NoReturn:
     """Run a worker and end the process with its exit status.
 
     Raises:
-        BadSettings, KafkaUnavailable: as `run`.
+        BadSettings, KafkaUnavailable: as `checked` and `run`.
     """
-    status = asyncio.Runner().run(run(settings))
+    threading.excepthook = thread_ended
+    with checked(settings):
+        status = asyncio.Runner().run(run(settings))
     logging.shutdown()
     # Threads of Faust and aiokafka, and a loop full of tasks, are left as they are: whatever must be kept is in Kafka.
     os._exit(status)

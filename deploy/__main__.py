@@ -42,10 +42,22 @@ def main(arguments: list[str]) -> int:
 
 
 async def until_signal(work: Coroutine[None, None, int]) -> int:
-    """Do the work until it is done, or until SIGINT or SIGTERM cancels it, which is a good end: 0."""
+    """Do the work until it is done, or until a signal cancels it, which is a good end: 0.
+
+    Only the first signal counts: a second one must not cut short how our programs are ended; that is bounded anyway.
+    """
+    loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(work)
-    for each in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(each, task.cancel)
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def stop() -> None:
+        task.cancel()
+        for each in signals:
+            loop.remove_signal_handler(each)
+            signal.signal(each, signal.SIG_IGN)
+
+    for each in signals:
+        loop.add_signal_handler(each, stop)
     try:
         return await task
     except asyncio.CancelledError:

@@ -12,8 +12,8 @@ from typing import Self
 import requests
 from jgo.maven import Artifact, MavenContext, MvnResolver, PythonResolver
 
-from deploy.process import only_one
-from streams.errors import KafkaUnavailable
+from streams.errors import BadSettings, KafkaUnavailable
+from streams.lock import only_one
 
 VERSION = "4.3.1"
 # Kafka's own tree pins slf4j 1.7 and brings no logger for it.
@@ -70,8 +70,13 @@ def ensure(
     progress: shown what has to be fetched.
 
     Raises:
+        BadSettings: the cache cannot be written.
         KafkaUnavailable: a jar can be fetched neither by jgo nor by Maven, or what arrives is another file.
     """
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as why:
+        raise unwritable(cache, why) from why
     context = MavenContext(
         PythonResolver(), repo_cache=cache, remote_repos=dict(remotes) if remotes else None, timeout=60
     )
@@ -97,7 +102,9 @@ def fetch(jar: Jar, artifact: Artifact, path: Path, resolvers: Sequence[Resolver
         path.unlink(missing_ok=True)  # jgo believes a file that is there, even half of one
         try:
             download(artifact)
-        except (OSError, RuntimeError) as why:  # requests' errors are OSErrors
+        except (OSError, RuntimeError) as why:
+            if isinstance(why, OSError) and not isinstance(why, requests.RequestException):
+                raise unwritable(path, why) from why
             troubles.append(f"{name}: {gist(why)}")
             continue
         if jar.is_at(path):
@@ -107,6 +114,13 @@ def fetch(jar: Jar, artifact: Artifact, path: Path, resolvers: Sequence[Resolver
     raise KafkaUnavailable(
         f"{path.name}, a part of the local Kafka, could not be fetched ({'; '.join(troubles)}). Connect this machine "
         "to a network and try again, or set ACTIVESET_BROKER to the host:port of a Kafka that runs"
+    )
+
+
+def unwritable(path: Path, why: OSError) -> BadSettings:
+    """What to say where the cache will not take a file."""
+    return BadSettings(
+        f"ACTIVESET_CACHE_DIR must be a folder with room that can be written, not {path} ({why.strerror})"
     )
 
 
@@ -138,6 +152,10 @@ RESOLVERS: tuple[Resolver, ...] = (("jgo", by_jgo), ("Maven", by_maven))
 
 def resolve(cache: Path) -> list[Jar]:
     """What the coordinates above need, asked of Maven Central; what `python -m deploy jars` writes into the list."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as why:
+        raise unwritable(cache, why) from why
     context = MavenContext(PythonResolver(), repo_cache=cache, timeout=60)
     inputs, more = context.resolver.resolve([context.create_dependency(each) for each in WANTED])
     jars = []

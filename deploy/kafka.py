@@ -1,6 +1,7 @@
 """A real Apache Kafka on one machine: one node, KRaft, a child process of ours."""
 
 import asyncio
+import os
 import re
 import shutil
 import socket
@@ -16,6 +17,7 @@ from aiokafka.errors import KafkaError
 
 from deploy import jars, java, process
 from streams.errors import BadSettings, KafkaUnavailable
+from streams.lock import only_one
 from streams.settings import Settings
 from streams.topics import MESSAGE_BYTES
 
@@ -82,6 +84,15 @@ class LocalKafka:
     java: java.Java
     log: Path
 
+    async def lives(self) -> int:
+        """Watch it.
+
+        Raises:
+            KafkaUnavailable: it ended; says why.
+        """
+        status = await self.process.wait()
+        raise KafkaUnavailable(f"the local Kafka ended by itself (exit status {status}): {fault(self.log)}")
+
 
 @asynccontextmanager
 async def local_kafka(settings: Settings, *, progress: jars.Progress = jars.in_silence) -> AsyncIterator[LocalKafka]:
@@ -111,7 +122,7 @@ async def local_kafka(settings: Settings, *, progress: jars.Progress = jars.in_s
                 break
             except KafkaUnavailable:
                 # A port that was free a moment ago can be anybody's by now.
-                if settings.kafka_port or not tries_left or not re.search(TAKEN, tail(folder)):
+                if settings.kafka_port or not tries_left or not re.search(TAKEN, tail(folder / LOG)):
                     raise
         yield LocalKafka(f"127.0.0.1:{port}", broker, runtime, folder / LOG)
 
@@ -141,7 +152,7 @@ def held(folder: Path) -> Iterator[int]:
     """The lock on a folder, or who else has it."""
     with ExitStack() as stack:
         try:
-            lock = stack.enter_context(process.only_one(folder / "lock", STOP_S))
+            lock = stack.enter_context(only_one(folder / "lock", STOP_S))
         except BlockingIOError as why:
             raise KafkaUnavailable(
                 f"another local Kafka uses {folder}: stop it, use it (ACTIVESET_BROKER), or set ACTIVESET_STATE_DIR to "
@@ -165,15 +176,18 @@ async def launch(run: list[str | Path], folder: Path, port: int, lock: int) -> p
     (folder / PROPERTIES_FILE).write_text(
         PROPERTIES.format(port=port, controller=free_ports(1)[0], message_bytes=MESSAGE_BYTES)
     )
+    environ = {**os.environ, "LC_ALL": "C.UTF-8"}  # Java reads paths in the locale's encoding
     with (folder / LOG).open("wb") as output:
         if not (folder / "data" / "meta.properties").exists():
             cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
             form = ["kafka.tools.StorageTool", "format", "-t", cluster, "-c", PROPERTIES_FILE]
-            forming = await process.start([*run, *form], output=output, folder=folder, keeps=[lock])
+            forming = await process.start([*run, *form], output=output, folder=folder, environ=environ, keeps=[lock])
             async with process.running(forming, STOP_S):
                 if await forming.wait():
-                    raise KafkaUnavailable(f"the local Kafka could not form its storage: {fault(folder)}")
-        return await process.start([*run, "kafka.Kafka", PROPERTIES_FILE], output=output, folder=folder, keeps=[lock])
+                    raise KafkaUnavailable(f"the local Kafka could not form its storage: {fault(folder / LOG)}")
+        return await process.start(
+            [*run, "kafka.Kafka", PROPERTIES_FILE], output=output, folder=folder, environ=environ, keeps=[lock]
+        )
 
 
 def check_port(port: int) -> None:
@@ -200,9 +214,9 @@ async def answers(broker: process.Process, folder: Path, port: int) -> None:
     try:
         await asyncio.wait({asking, ending}, timeout=START_S, return_when=asyncio.FIRST_COMPLETED)
         if ending.done():
-            raise KafkaUnavailable(f"the local Kafka ended at its start: {fault(folder)}")
+            raise KafkaUnavailable(f"the local Kafka ended at its start: {fault(folder / LOG)}")
         if not asking.done() or asking.exception():
-            raise KafkaUnavailable(f"the local Kafka does not answer after {START_S:.0f} s: {fault(folder)}")
+            raise KafkaUnavailable(f"the local Kafka does not answer after {START_S:.0f} s: {fault(folder / LOG)}")
     finally:
         asking.cancel()
         ending.cancel()
@@ -235,16 +249,16 @@ async def coordinator(admin: AIOKafkaAdminClient) -> None:
             await asyncio.sleep(0.1)
 
 
-def fault(folder: Path) -> str:
+def fault(log: Path) -> str:
     """Why the broker failed, as well as its log tells, and the cure."""
-    told = tail(folder)
+    told = tail(log)
     for pattern, cure in FAULTS:
         if re.search(pattern, told, re.IGNORECASE):
-            return f"{cure} (its log: {folder / LOG})"
-    last = told.strip().splitlines()[-1:] or ["it said nothing"]
-    return f"{last[0][:300]} (its log: {folder / LOG})"
+            return f"{cure} (its log: {log})"
+    errors = [line.strip() for line in told.splitlines() if re.search("ERROR|FATAL|Exception|Error:", line)]
+    return f"{errors[-1][:300] if errors else 'it gave no reason'} (its log: {log})"
 
 
-def tail(folder: Path) -> str:
+def tail(log: Path) -> str:
     """The last of the broker's log."""
-    return (folder / LOG).read_bytes()[-64 * 1024 :].decode(errors="replace")
+    return log.read_bytes()[-64 * 1024 :].decode(errors="replace")

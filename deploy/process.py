@@ -1,13 +1,11 @@
 """Programs that are started and ended on purpose."""
 
 import asyncio
-import fcntl
 import os
 import sys
 import threading
-import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -63,7 +61,7 @@ async def running(process: Process, patience_s: float) -> AsyncIterator[Process]
     try:
         yield process
     finally:
-        await asyncio.shield(end(process, patience_s))
+        await end(process, patience_s)
 
 
 async def aside(work: Callable[[], T]) -> T:
@@ -88,24 +86,3 @@ async def aside(work: Callable[[], T]) -> T:
 
     threading.Thread(target=run, daemon=True).start()
     return await result
-
-
-@contextmanager
-def only_one(path: Path, patience_s: float) -> Iterator[int]:
-    """The lock on a file, held in this block and by every program that keeps the descriptor.
-
-    Raises:
-        BlockingIOError: somebody else holds it, and did not let go within the patience.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    until = time.monotonic() + patience_s
-    with path.open("a") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > until:
-                    raise
-                time.sleep(0.1)
-        yield file.fileno()

@@ -14,10 +14,10 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from deploy import jars, process
 from deploy.kafka import LocalKafka, local_kafka
-from streams.errors import KafkaUnavailable
 from streams.settings import Settings
 
 STOP_S = 20.0  # a worker takes up to 15 s to end in order
+GONE_S = 2.0  # without its Kafka it cannot
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
 SETTLED_S = 60.0  # a worker that ran so long has recovered: the pauses begin anew
@@ -32,7 +32,7 @@ async def kafka(settings: Settings) -> int:
     async with local_kafka(settings, progress=fetching) as broker:
         tell(broker)
         print(broker.address, flush=True)
-        return await lives(broker)
+        return await broker.lives()
 
 
 async def serve(settings: Settings) -> int:
@@ -41,13 +41,14 @@ async def serve(settings: Settings) -> int:
     The answer is the exit status.
     """
     async with AsyncExitStack() as stack:
-        parts = []
+        broker = None
+        parts: list[asyncio.Task[int]] = []
         if not settings.broker:
             broker = await stack.enter_async_context(local_kafka(settings, progress=fetching))
             tell(broker)
             settings = replace(settings, broker=broker.address)
-            parts.append(asyncio.create_task(lives(broker)))
-        parts.append(asyncio.create_task(supervise(settings)))
+            parts.append(asyncio.create_task(broker.lives()))
+        parts.append(asyncio.create_task(supervise(settings, broker)))
         try:
             ended, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
             return ended.pop().result()
@@ -57,17 +58,7 @@ async def serve(settings: Settings) -> int:
             await asyncio.gather(*parts, return_exceptions=True)  # the worker first, while Kafka still answers
 
 
-async def lives(broker: LocalKafka) -> int:
-    """Watch a Kafka.
-
-    Raises:
-        KafkaUnavailable: it ended.
-    """
-    status = await broker.process.wait()
-    raise KafkaUnavailable(f"the local Kafka ended by itself (exit status {status}); its log: {broker.log}")
-
-
-async def supervise(settings: Settings) -> int:
+async def supervise(settings: Settings, broker: LocalKafka | None) -> int:
     """Run a worker, and again when it ends by itself, with growing pauses; return only if its settings are wrong."""
     pause_s = FIRST_PAUSE_S
     environ = {**os.environ, "ACTIVESET_BROKER": settings.broker}
@@ -76,10 +67,11 @@ async def supervise(settings: Settings) -> int:
         worker = await process.start([sys.executable, "-m", "agents", "worker"], environ=environ)
         greeting = asyncio.create_task(greet(settings))
         try:
-            async with process.running(worker, STOP_S):
-                status = await worker.wait()
+            status = await worker.wait()
         finally:
             greeting.cancel()
+            gone = broker is not None and broker.process.returncode is not None
+            await process.end(worker, GONE_S if gone else STOP_S)
         if status == BAD_SETTINGS:
             return status
         if time.monotonic() - began > SETTLED_S:
@@ -91,7 +83,7 @@ async def supervise(settings: Settings) -> int:
 
 async def greet(settings: Settings) -> None:
     """Say where everything is, as soon as the worker is ready."""
-    url = f"http://{settings.web_bind}:{settings.web_port}"
+    url = settings.url
     async with aiohttp.ClientSession() as session:
         while not await ready(session, url):
             await asyncio.sleep(ASK_S)

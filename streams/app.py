@@ -2,7 +2,7 @@
 
 import faust
 
-from streams.settings import Settings
+from streams.settings import Settings, in_url
 from streams.topics import MESSAGE_BYTES
 
 APP_ID = "activeset"
@@ -44,7 +44,7 @@ def new_app(settings: Settings) -> faust.App:
         producer_request_timeout=60.0,
         producer_acks=-1,
         web_bind=settings.web_bind,
-        web_host=settings.web_host or settings.web_bind,
+        web_host=in_url(settings.web_host or settings.web_bind),
         web_port=settings.web_port,
         # Faust's own pages serve data to anyone.
         web_tables_enabled=False,

@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Meta
 
 from streams.errors import MalformedEvent
+from streams.record import RECORD_BYTES, Headers, Record
 
 # Ids are the producers' own. No control characters and no slash, so that every id can stand in a URL and in a log.
 Id = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"\A[^\x00-\x1f\x7f/]+\Z")]
@@ -25,41 +26,43 @@ JSON = "application/json"
 MSGPACK = "application/msgpack"
 SYNONYMS = {"application/x-msgpack": MSGPACK, "application/vnd.msgpack": MSGPACK}
 
-Headers = list[tuple[str, bytes]]
 Decoder = msgspec.json.Decoder[Event] | msgspec.msgpack.Decoder[Event]
 DECODERS: dict[str, Decoder] = {JSON: msgspec.json.Decoder(Event), MSGPACK: msgspec.msgpack.Decoder(Event)}
 
 
-def decode(key: bytes | None, value: bytes | None, headers: Headers) -> Event:
+def decode(record: Record) -> Event:
     """The event that a record carries; members that nobody knows are ignored.
 
-    key: the project id in UTF-8.
-    headers: a `content-type` tells JSON (the default) from MessagePack; of several, the last counts.
+    The key must be the project id in UTF-8. A header `content-type` tells JSON (the default) from MessagePack; of
+    several, the last counts.
 
     Raises:
-        MalformedEvent: the bytes are no event, or it is about another project than the key.
+        MalformedEvent: the bytes are no event, too many, or about another project than the key.
 
-    >>> decode(b"p", b'{"workspace_id": "w", "project_id": "p", "timestamp": 1}', []).project_id
+    >>> value = b'{"workspace_id": "w", "project_id": "p", "timestamp": 1}'
+    >>> decode(Record("media_uploads", 0, b"p", value, [])).project_id
     'p'
     """
-    if value is None:
+    if record.weight() > RECORD_BYTES:
+        raise MalformedEvent(f"record must be at most {RECORD_BYTES} bytes before compression, not {record.weight()}")
+    if record.value is None:
         raise MalformedEvent("value must be an object, not empty: to delete something, publish the event that says so")
-    media_type = media_type_of(headers)
+    media_type = media_type_of(record.headers)
     try:
-        event = DECODERS[media_type].decode(value)
+        event = DECODERS[media_type].decode(record.value)
     except (msgspec.MsgspecError, UnicodeDecodeError) as why:
         raise MalformedEvent(f"value is no event in {media_type}: {why}") from why
     except RecursionError as why:
         raise MalformedEvent(f"value is no event in {media_type}: it is nested too deep") from why
-    if key is None or key != event.project_id.encode():
-        raise MalformedEvent(f"project_id must be the record's key, {shown(key)}, not {event.project_id!r}")
+    if record.key != event.project_id.encode():
+        raise MalformedEvent(f"project_id must be the record's key, {shown(record.key)}, not {event.project_id!r}")
     return event
 
 
 def media_type_of(headers: Headers) -> str:
     """Which of the decoders the headers ask for."""
     told = [text for name, text in headers if name.lower() == "content-type"] or [JSON.encode()]
-    media_type = told[-1].decode("latin-1").partition(";")[0].strip().lower()
+    media_type = (told[-1] or b"").decode("latin-1").partition(";")[0].strip().lower()
     media_type = SYNONYMS.get(media_type, media_type)
     if media_type not in DECODERS:
         raise MalformedEvent(f"header content-type must be {JSON} or {MSGPACK}, not {media_type[:100]!r}")

@@ -3,28 +3,27 @@
 from hashlib import sha256
 
 from streams.errors import MalformedEvent
-from streams.events import Headers
+from streams.record import Record
 
 VALUE_BYTES = 64 * 1024
 KEY_BYTES = 1024
 ERROR_BYTES = 2 * 1024
 
 
-def rejection(
-    topic: str, partition: int, offset: int, key: bytes | None, value: bytes | None, why: MalformedEvent
-) -> tuple[bytes | None, bytes, Headers]:
-    """Key, value and headers of the record in `rejected_events`.
+def rejection(record: Record, offset: int, why: MalformedEvent, topic: str) -> Record:
+    """The record that tells of another one's rejection, in the same partition of the topic for those.
 
     Always far below the largest record, whatever came in: the value is cut at 64 KiB; its whole length and SHA-256
     tell what is missing.
     """
-    raw = value or b""
+    raw = record.value or b""
     told = {
-        "topic": topic.encode(),
-        "partition": b"%d" % partition,
+        "topic": record.topic.encode(),
+        "partition": b"%d" % record.partition,
         "offset": b"%d" % offset,
         "length": b"%d" % len(raw),
         "sha256": sha256(raw).hexdigest().encode(),
         "error": str(why).encode(errors="backslashreplace")[:ERROR_BYTES],
     }
-    return None if key is None else key[:KEY_BYTES], raw[:VALUE_BYTES], list(told.items())
+    key = None if record.key is None else record.key[:KEY_BYTES]
+    return Record(topic, record.partition, key, raw[:VALUE_BYTES], [*told.items()])

@@ -1,6 +1,7 @@
 """Everything an operator can set: environment variables that start with `ACTIVESET_`, read once."""
 
 import difflib
+import ipaddress
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, dataclass, field, fields
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple, Self
 from streams.errors import BadSettings
 
 PREFIX = "ACTIVESET_"
+NAME = r"[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63}){0,126}"  # of a host; an IPv4 address looks like one
 
 
 def whole(low: int, high: int) -> Callable[[str], int]:
@@ -47,17 +49,26 @@ def addresses(text: str) -> str:
     """
     each = [part.strip() for part in text.split(",")]
     for part in each:
-        match = re.fullmatch(r"(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})", part)
-        if match is None or not 1 <= int(match[1]) <= 65535:
+        match = re.fullmatch(rf"(?:\[(.+)\]|{NAME}):([0-9]{{1,5}})", part)
+        if not match or (match[1] and not is_ipv6(match[1])) or not 1 <= int(match[2]) <= 65535:
             raise ValueError("host:port, or several with commas between, each port 1..65535")
     return ",".join(each)
 
 
 def host(text: str) -> str:
     """Reads a host name or an IP address, without a port."""
-    if not re.fullmatch(r"[A-Za-z0-9._-]{1,253}|[0-9a-fA-F:.]{2,45}", text):
+    if not re.fullmatch(NAME, text) and not is_ipv6(text):
         raise ValueError("a host name or an IP address, without a port")
     return text
+
+
+def is_ipv6(text: str) -> bool:
+    """Whether this is an IPv6 address."""
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def topic_prefix(text: str) -> str:
@@ -69,18 +80,31 @@ def topic_prefix(text: str) -> str:
 
 def folder(text: str) -> Path:
     """Reads the path of a folder, which need not be there yet; `~` is the home folder."""
-    path = Path(text).expanduser()
-    if path.exists() and not path.is_dir():
-        raise ValueError("the path of a folder")
+    try:
+        path = Path(text).expanduser().absolute()
+        if path.exists() and not path.is_dir():
+            raise ValueError("the path of a folder")
+    except (OSError, RuntimeError) as why:  # too long, or the home of a user who is not there
+        raise ValueError("the path of a folder") from why
     return path
+
+
+def class_path_folder(text: str) -> Path:
+    """Reads the path of a folder that can stand in a Java class path."""
+    if ":" in text:
+        raise ValueError("the path of a folder, without a colon")
+    return folder(text)
 
 
 def program(text: str) -> Path:
     """Reads the path of a program."""
-    path = Path(text).expanduser()
-    if not path.is_file():
-        raise ValueError("the path of a program")
-    return path
+    try:
+        path = Path(text).expanduser().absolute()
+        if path.is_file():
+            return path
+    except (OSError, RuntimeError):  # too long, or the home of a user who is not there
+        pass
+    raise ValueError("the path of a program")
 
 
 class Row(NamedTuple):
@@ -121,7 +145,9 @@ class Settings:
         "info", one_of("debug", "info", "warning", "error"), "`debug`, `info`, `warning` or `error`"
     )
     state_dir: Path = setting(Path(".state"), folder, "data and logs of the local Kafka and of what runs beside it")
-    cache_dir: Path = setting(Path("~/.cache/activeset"), folder, "the local Kafka's jars, shared by all checkouts")
+    cache_dir: Path = setting(
+        Path("~/.cache/activeset"), class_path_folder, "the local Kafka's jars, shared by all checkouts"
+    )
     kafka_port: int = setting(0, whole(0, 65535), "port of the local Kafka; 0 picks a free one at each start")
     java: Path | None = setting(None, program, "the local Kafka's `java`; unset, one of 17 or newer is looked for")
 
@@ -158,9 +184,19 @@ class Settings:
         """The folder of the worker's RocksDB."""
         return self.data_dir or self.state_dir / "worker"
 
+    @property
+    def url(self) -> str:
+        """Where the worker's web server answers on this machine."""
+        return f"http://{in_url(self.web_bind)}:{self.web_port}"
+
     def name(self, plain: str) -> str:
         """The name in Kafka of a topic or of the group, with the prefix that this installation uses."""
         return self.topic_prefix + plain
+
+
+def in_url(host: str) -> str:
+    """A host as it stands in a URL: an IPv6 address in brackets."""
+    return f"[{host}]" if ":" in host else host
 
 
 def variable(each: Field[Any]) -> str:

@@ -12,7 +12,7 @@ from streams.settings import Settings
 
 SETTLE_S = 20.0
 DAY_MS = 24 * 60 * 60 * 1000
-MESSAGE_BYTES = 4 * 1024 * 1024  # one record; the producer client splits chunks long before
+MESSAGE_BYTES = 4 * 1024 * 1024  # one batch of records, as Kafka has it; the producer client splits chunks long before
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,10 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError
 
-from deploy import kafka, process
+from deploy import kafka
 from deploy.kafka import LocalKafka, local_kafka
 from streams.errors import BadSettings, KafkaUnavailable
+from streams.lock import only_one
 from tests.broker.conftest import PATIENCE_S, Start, local_settings
 
 
@@ -79,7 +80,7 @@ async def test_it_ends_with_the_block_however_that_ends(tmp_path: Path) -> None:
 async def test_a_second_one_in_the_same_folder_is_told_who_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with process.only_one(tmp_path / "kafka" / "lock", 0):
+    with only_one(tmp_path / "kafka" / "lock", 0):
         monkeypatch.setattr(kafka, "STOP_S", 0.1)
         with pytest.raises(KafkaUnavailable, match=f"another local Kafka uses {tmp_path}.*ACTIVESET_STATE_DIR"):
             async with local_kafka(local_settings(tmp_path)):
@@ -121,15 +122,15 @@ async def test_a_start_that_fails_says_why_and_where_the_log_is(tmp_path: Path) 
         ("java.nio.file.AccessDeniedException: /data", "set ACTIVESET_STATE_DIR to one that can"),
         ("java.lang.UnsupportedClassVersionError: kafka/Kafka", "unset ACTIVESET_JAVA"),
         ("java.lang.OutOfMemoryError: Java heap space", "memory is short"),
-        ("first\nERROR something new", "ERROR something new"),
-        ("", "it said nothing"),
+        ("first\nERROR something new\n\tat kafka.Kafka.main", "ERROR something new"),
+        ("", "it gave no reason"),
     ],
 )
 def test_what_kafka_says_is_told_with_the_cure(tmp_path: Path, said: str, cure: str) -> None:
     (tmp_path / kafka.LOG).write_text(said)
 
-    assert cure in kafka.fault(tmp_path)
-    assert str(tmp_path / kafka.LOG) in kafka.fault(tmp_path)
+    assert cure in kafka.fault(tmp_path / kafka.LOG)
+    assert str(tmp_path / kafka.LOG) in kafka.fault(tmp_path / kafka.LOG)
 
 
 def test_a_disk_that_is_nearly_full_or_no_folder_is_told_before_anything_starts(
@@ -153,7 +154,7 @@ async def test_the_command_ends_it_on_a_signal(start: Start, how: signal.Signals
     running.process.send_signal(how)
 
     assert await running.ends() == 0
-    with process.only_one(running.state / "kafka" / "lock", 0):  # the broker held it as long as it lived
+    with only_one(running.state / "kafka" / "lock", 0):  # the broker held it as long as it lived
         pass
 
 
@@ -164,5 +165,5 @@ async def test_it_ends_when_the_command_is_killed(start: Start) -> None:
 
     running.process.kill()
 
-    with process.only_one(running.state / "kafka" / "lock", PATIENCE_S):
+    with only_one(running.state / "kafka" / "lock", PATIENCE_S):
         pass

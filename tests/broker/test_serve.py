@@ -1,9 +1,10 @@
+import asyncio
 import os
 import signal
 from functools import partial
 from pathlib import Path
 
-from deploy import process
+from streams.lock import only_one
 from tests.broker.conftest import Program, Start, until
 
 READY = "Activeset is ready"
@@ -35,6 +36,19 @@ async def test_serve_runs_a_kafka_and_a_worker_until_ctrl_c_and_leaves_nothing_b
     assert "ERROR" not in serve.said()
 
 
+async def test_signal_upon_signal_still_leaves_nothing_behind(start: Start) -> None:
+    serve = await start("deploy", "serve")
+    await serve.says(READY)
+    started = children(serve.process.pid)
+
+    for how in (signal.SIGINT, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        serve.process.send_signal(how)
+        await asyncio.sleep(0.1)
+
+    assert await serve.ends() == 0
+    assert not [pid for pid in started.values() if Path(f"/proc/{pid}").exists()]
+
+
 async def test_serve_starts_a_worker_again_that_ended_by_itself_with_growing_pauses(start: Start) -> None:
     serve = await start("deploy", "serve")
     for pause_s in (1, 2):
@@ -58,7 +72,8 @@ async def test_serve_says_that_its_kafka_ended_and_ends(start: Start) -> None:
     os.kill(children(serve.process.pid)["kafka"], signal.SIGKILL)
 
     assert await serve.ends() == 1
-    assert "activeset: the local Kafka ended by itself (exit status -9); its log: " in serve.said()
+    assert "activeset: the local Kafka ended by itself (exit status -9): it gave no reason (its log: " in serve.said()
+    assert "Traceback" not in serve.said()
 
 
 async def test_serve_uses_the_kafka_that_is_named(kafka: str, prefix: str, start: Start) -> None:
@@ -88,5 +103,5 @@ async def test_a_serve_that_was_killed_leaves_nothing_and_starts_again_at_once(s
 
     await second.says(READY)
     assert await second.stop() == 0
-    with process.only_one(tmp_path / "same" / "kafka" / "lock", 0):
+    with only_one(tmp_path / "same" / "kafka" / "lock", 0):
         pass

@@ -12,6 +12,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from confluent_kafka import Producer
 
 from streams.partition import partition_of
+from streams.record import RECORD_BYTES
 from streams.topics import TOPICS
 from tests.broker.conftest import Program, Start, until
 
@@ -104,6 +105,29 @@ async def test_what_other_clients_send_is_heard_moved_or_rejected_whatever_its_c
     assert "records since the start: 10 heard, 5 moved, 10 rejected" in worker.said()
 
 
+async def test_the_largest_records_are_moved_and_larger_ones_rejected(kafka: str, prefix: str, start: Start) -> None:
+    worker = await start(*WORKER, broker=kafka, topic_prefix=prefix)
+    await until(worker.partitions, worker)
+    topic, home = f"{prefix}media_uploads", partition_of(b"p", 8)
+    codec = {"compression.type": "zstd"}
+    sizes = {"largest": RECORD_BYTES - 1, "over": RECORD_BYTES, "bomb": 20_000_000}
+    for name, size in sizes.items():
+        compressed = codec if name == "bomb" else {}
+        producer = Producer({"bootstrap.servers": kafka, "message.max.bytes": 50_000_000, **compressed})
+        for partition in (home, (home + 1) % 8):
+            producer.produce(topic, event("p").ljust(size), b"p", partition=partition)
+        assert producer.flush(20) == 0
+
+    await until(partial(holds, kafka, f"{prefix}rejected_events", 4), worker)
+    await until(partial(holds, kafka, topic, 7), worker)
+
+    told = [headers for _, _, headers in await read(kafka, f"{prefix}rejected_events")]
+    assert all(b"record must be at most 4128768 bytes" in headers["error"] for headers in told)
+    assert sorted(int(headers["length"]) for headers in told) == [RECORD_BYTES] * 2 + [20_000_000] * 2
+    assert await worker.stop() == 0
+    assert "records since the start: 2 heard, 1 moved, 4 rejected" in worker.said()
+
+
 async def test_a_worker_goes_on_where_the_last_one_stopped(kafka: str, prefix: str, start: Start) -> None:
     for run in (1, 2):
         worker = await start(*WORKER, broker=kafka, topic_prefix=prefix)
@@ -128,7 +152,7 @@ async def holds(kafka: str, topic: str, count: int) -> bool:
         ({"partitions": "none"}, "ACTIVESET_PARTITIONS must be a whole number 1..1024, not 'none'"),
         ({"broker": ""}, "ACTIVESET_BROKER must be host:port of a Kafka"),
         ({"create_topics": "no"}, "ACTIVESET_CREATE_TOPICS is no, and these topics are missing: "),
-        ({"web_bind": "203.0.113.1"}, "ACTIVESET_WEB_PORT must be a port that is free on 203.0.113.1"),
+        ({"web_bind": "203.0.113.1"}, "ACTIVESET_WEB_BIND must be an address of this machine, not 203.0.113.1"),
     ],
 )
 async def test_a_setting_that_makes_no_sense_ends_the_start_with_2(

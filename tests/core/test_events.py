@@ -6,10 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.errors import MalformedEvent
-from streams.events import Event, Headers, decode
+from streams.events import Event
+from streams.events import decode as decode_record
+from streams.record import RECORD_BYTES, Headers, Record
 
 WHOLE = {"workspace_id": "w", "project_id": "p", "timestamp": 1_700_000_000_000}
-MSGPACK = [("content-type", b"application/msgpack")]
+MSGPACK: Headers = [("content-type", b"application/msgpack")]
+
+
+def decode(key: bytes | None, value: bytes | None, headers: Headers) -> Event:
+    return decode_record(Record("media_uploads", 0, key, value, headers))
 
 
 def as_json(**changes: object) -> bytes:
@@ -45,6 +51,10 @@ def test_members_that_nobody_knows_are_ignored() -> None:
         (b"p", b"\xdf\xff\xff\xff\xff", MSGPACK, "truncated"),
         (b"p", as_json(), MSGPACK, "application/msgpack"),
         (b"p", as_json(), [("content-type", b"text/csv")], "content-type"),
+        (b"p", as_json(), [("content-type", None)], "content-type"),
+        (b"p", b" " * (RECORD_BYTES + 1), [], "record must be at most 4128768 bytes"),
+        (b"p" * (RECORD_BYTES + 1), as_json(), [], "record must be at most"),
+        (b"p", as_json(), [("h", None)] * 300_000, "record must be at most"),
         (b"p", as_json(project_id=7), [], "$.project_id"),
         (b"p", as_json(project_id=""), [], "$.project_id"),
         (b"p", as_json(workspace_id="w" * 201), [], "$.workspace_id"),

@@ -16,7 +16,6 @@ MAY_IMPORT = {**{folder: {*ORDER[place:]} for place, folder in enumerate(ORDER)}
 DOORS = {
     "streams/app.py",
     "streams/topics.py",
-    "tables/batch.py",
     "tables/state.py",
     "web/views.py",
     "agents/curate.py",

@@ -1,4 +1,6 @@
+import errno
 import hashlib
+import os
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -9,7 +11,7 @@ import pytest
 
 from deploy import jars
 from deploy.jars import Jar
-from streams.errors import KafkaUnavailable
+from streams.errors import BadSettings, KafkaUnavailable
 
 CONTENT = b"the bytes of a jar" * 1000
 ONE = Jar(hashlib.sha256(CONTENT).hexdigest(), len(CONTENT), "org.example:one:1.0")
@@ -80,6 +82,29 @@ def test_a_jar_that_cannot_be_fetched_is_told_with_the_cure(tmp_path: Path, no_m
 
     for part in ("one-1.0.jar", "jgo: ", "Maven: ", "Connect this machine to a network", "ACTIVESET_BROKER"):
         assert part in str(told.value)
+
+
+def test_a_cache_that_cannot_be_written_or_is_full_is_named(
+    tmp_path: Path, repository: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(BadSettings, match="ACTIVESET_CACHE_DIR must be a folder with room .*Not a directory"):
+        jars.ensure(tmp_path / "file" / "cache", [ONE], remotes=repository)
+
+    def full(_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(jars, "RESOLVERS", (("jgo", full), ("Maven", jars.by_jgo)))
+    with pytest.raises(BadSettings, match=r"ACTIVESET_CACHE_DIR must .*one-1\.0\.jar \(No space left on device\)"):
+        jars.ensure(tmp_path / "cache", [ONE], remotes=repository)
+
+
+def test_an_error_of_maven_is_told_in_one_line() -> None:
+    pages = RuntimeError(
+        "Command failed\n[stdout]\n[INFO] Scanning\n\x1b[1;31m[ERROR]\x1b[m no such host\n[ERROR] help"
+    )
+
+    assert jars.gist(pages) == "[ERROR] no such host"
 
 
 def test_maven_is_asked_where_jgo_fails_and_then_first(

@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 
 from deploy import process
+from streams.lock import only_one
 
 HOUSE = Path(__file__).parents[2]
-SLEEPER = "print('up', flush=True); import time; time.sleep(600)"
+SLEEPER = "print('up', flush=True); import time; time.sleep(60)"
 # Starts a sleeper on a leash, and waits for it.
 PARENT = f"""
 import asyncio, sys
 from deploy import process
+from streams.lock import only_one
 async def main():
     child = await process.start([sys.executable, "-c", {SLEEPER!r}])
     print("started", flush=True)
@@ -68,17 +70,27 @@ def test_a_program_ends_when_its_parent_is_killed() -> None:
         assert parent.stdout.read() == ""  # the pipe closes when nobody holds it any more: the child is gone
 
 
+def test_a_program_whose_parent_is_gone_already_does_not_start() -> None:
+    other_than_ours = "1" if os.getpid() != 1 else "2"
+
+    ended = subprocess.run(
+        [sys.executable, str(process.LEASH), other_than_ours, "echo", "started"], capture_output=True
+    )
+
+    assert (ended.returncode, ended.stdout) == (1, b"")
+
+
 def test_a_lock_is_held_once_and_by_who_keeps_it(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "lock"
-    with process.only_one(path, 0) as lock:
-        with pytest.raises(BlockingIOError), process.only_one(path, 0.1):
+    with only_one(path, 0) as lock:
+        with pytest.raises(BlockingIOError), only_one(path, 0.1):
             pass
         keeper = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[lock])
 
-    with pytest.raises(BlockingIOError), process.only_one(path, 0):
+    with pytest.raises(BlockingIOError), only_one(path, 0):
         pass
     keeper.communicate(b"\n")
-    with process.only_one(path, 0):
+    with only_one(path, 0):
         pass
 
 

@@ -39,6 +39,14 @@ def test_an_empty_variable_counts_as_unset() -> None:
         ("BROKER", "kafka", "host:port"),
         ("BROKER", "kafka:0", "port 1..65535"),
         ("BROKER", "kafka:9092,", "host:port"),
+        ("BROKER", "...:9092", "host:port"),
+        ("BROKER", "::1:9092", "host:port"),
+        ("STATE_DIR", "~nobody-of-this-name/x", "a folder"),
+        ("STATE_DIR", "x" * 300, "a folder"),
+        ("CACHE_DIR", "/a:b", "without a colon"),
+        ("JAVA", "~nobody-of-this-name/java", "a program"),
+        ("JAVA", "x" * 300, "a program"),
+        ("WEB_BIND", "a..b", "a host name"),
         ("BROKER", "kafka://kafka:9092", "host:port"),
         ("TOPIC_PREFIX", "a b", "letters, digits"),
         ("PARTITIONS", "0", "1..1024"),
@@ -62,6 +70,13 @@ def test_a_setting_that_makes_no_sense_is_named_with_its_range(variable: str, va
     assert str(told.value).startswith(f"ACTIVESET_{variable} must be ")
     assert must_be in str(told.value)
     assert len(str(told.value)) < 300
+
+
+def test_a_relative_path_is_meant_from_where_the_program_starts() -> None:
+    settings = Settings.from_environ({"ACTIVESET_CACHE_DIR": "cache", "ACTIVESET_DATA_DIR": "data"})
+
+    assert settings.cache_dir == Path.cwd() / "cache"
+    assert settings.worker_dir == Path.cwd() / "data"
 
 
 def test_a_misspelt_variable_is_told_and_not_ignored() -> None:

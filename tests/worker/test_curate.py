@@ -5,27 +5,25 @@ import pytest
 from faust.types.tuples import Message
 
 from agents.curate import Outcome, agent, hear
-from streams.events import Headers
+from streams.record import Headers, Record
 from streams.settings import Settings
 
 SETTINGS = Settings(topic_prefix="staging.")
 EVENT = json.dumps({"workspace_id": "w", "project_id": "project-1", "timestamp": 1}).encode()
 HOME = 6  # partition of project-1, of eight
 
-Record = tuple[str, int, bytes | None, bytes | None, Headers]
-
 
 class Published(list[Record]):
     """What was published, in order."""
 
-    async def __call__(self, *record: object) -> None:
-        self.append(record)  # type: ignore[arg-type] # the protocol's own types
+    async def __call__(self, record: Record) -> None:
+        self.append(record)
 
 
 def message(
     value: bytes | None = EVENT, *, key: bytes | None = b"project-1", partition: int = HOME, headers: object = ()
 ) -> Message:
-    return Message("staging.media_uploads", partition, 41, 0.0, 0, headers, key, value, None)  # type: ignore[arg-type] # as aiokafka gives them
+    return Message("staging.media_uploads", partition, 41, 1767225600.123, 0, headers, key, value, None)  # type: ignore[arg-type] # as aiokafka gives them
 
 
 async def test_an_event_in_its_own_partition_is_heard() -> None:
@@ -35,15 +33,14 @@ async def test_an_event_in_its_own_partition_is_heard() -> None:
     assert published == []
 
 
-async def test_an_event_in_a_wrong_partition_is_published_again_in_its_own_with_its_headers() -> None:
+async def test_an_event_in_a_wrong_partition_is_published_again_in_its_own_with_its_headers_and_time() -> None:
     published = Published()
-    headers = [("trace", b"1"), ("trace", b"2"), ("empty", None)]
+    headers: Headers = [("trace", b"1"), ("trace", b"2"), ("empty", None)]
 
     outcome = await hear(message(partition=2, headers=headers), SETTINGS, published)
 
     assert outcome == Outcome.MOVED
-    kept = [("trace", b"1"), ("trace", b"2"), ("empty", b"")]
-    assert published == [("staging.media_uploads", HOME, b"project-1", EVENT, kept)]
+    assert published == [Record("staging.media_uploads", HOME, b"project-1", EVENT, headers, 1767225600.123)]
 
 
 async def test_what_is_no_event_is_rejected_with_the_reason_wherever_it_came() -> None:
@@ -52,9 +49,9 @@ async def test_what_is_no_event_is_rejected_with_the_reason_wherever_it_came() -
     outcome = await hear(message(b"{oops", partition=2), SETTINGS, published)
 
     assert outcome == Outcome.REJECTED
-    [(topic, partition, key, value, headers)] = published
-    assert (topic, partition, key, value) == ("staging.rejected_events", 2, b"project-1", b"{oops")
-    assert b"value is no event in application/json" in dict(headers)["error"]
+    [told] = published
+    assert told[:4] == ("staging.rejected_events", 2, b"project-1", b"{oops")
+    assert b"value is no event in application/json" in (dict(told.headers)["error"] or b"")
 
 
 async def test_an_error_of_kafka_is_fatal_and_the_record_is_not_finished() -> None:

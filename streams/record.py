@@ -1,0 +1,30 @@
+"""A record of Kafka, as it is read and as it is published."""
+
+from typing import NamedTuple
+
+Headers = list[tuple[str, bytes | None]]  # in order; Kafka allows a header twice, and one without a value
+
+# Less than Kafka takes (streams/topics.py): whatever is let in can be published again, with all that Kafka adds.
+# Kafka itself looks only at what a producer's compression has left.
+RECORD_BYTES = 4 * 1024 * 1024 - 64 * 1024
+HEADER_BYTES = 16  # not less than what Kafka adds to each header
+
+
+class Record(NamedTuple):
+    """A record: where it is or goes, what it carries, and when it was written (seconds; none: now)."""
+
+    topic: str
+    partition: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    timestamp_s: float | None = None
+
+    def weight(self) -> int:
+        """Its bytes before compression, not less than Kafka will count.
+
+        >>> Record("t", 0, b"key", b"value", [("name", b"text")]).weight()
+        32
+        """
+        told = sum(len(name.encode(errors="replace")) + len(text or b"") + HEADER_BYTES for name, text in self.headers)
+        return len(self.key or b"") + len(self.value or b"") + told
