@@ -17,7 +17,7 @@ import pytest
 import pytest_asyncio
 from aiokafka.admin import AIOKafkaAdminClient
 
-from deploy import process
+from deploy import jars, process
 from deploy.kafka import free_ports, local_kafka
 from streams.settings import Settings
 from tests.conftest import NAMED_BROKER, OURS
@@ -29,6 +29,12 @@ PATIENCE_S = 60.0  # for what takes seconds on an idle machine
 def local_settings(folder: Path) -> Settings:
     """Settings of a local Kafka with its data in a folder."""
     return Settings.from_environ({**OURS, "ACTIVESET_STATE_DIR": str(folder)})
+
+
+@pytest.fixture(scope="session", autouse=True)
+def jars_of_kafka() -> None:
+    """Fetches the local Kafka's jars, where that has not been done, before a test's time begins."""
+    jars.ensure(Settings.from_environ(OURS).cache_dir.expanduser(), jars.listed())
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
