@@ -34,12 +34,9 @@ def main(arguments: list[str]) -> int:
         from agents import worker  # after the settings: a mistake in them is told before Faust is imported
 
         worker.main(settings)
-    except BadSettings as why:
+    except (BadSettings, KafkaUnavailable) as why:
         print(f"activeset: {why}", file=sys.stderr)
-        return 2
-    except KafkaUnavailable as why:
-        print(f"activeset: {why}", file=sys.stderr)
-        return 1
+        return why.exit_status
 
 
 def tell(level: str) -> None:

@@ -85,4 +85,5 @@ async def hear(message: Message, settings: Settings, publish: Publish) -> Outcom
 def received(message: Message) -> Record:
     """The record of a Faust message."""
     headers: Any = message.headers or []  # aiokafka's pairs; Faust's type allows more
-    return Record(message.topic, message.partition, message.key, message.value, list(headers), message.timestamp)
+    timestamp_s = None if message.timestamp < 0 else message.timestamp  # a client may leave it out: -1 ms
+    return Record(message.topic, message.partition, message.key, message.value, list(headers), timestamp_s)

@@ -6,10 +6,11 @@ import logging
 import os
 import signal
 import socket
+import tempfile
 import threading
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -19,7 +20,7 @@ from agents import curate
 from streams import topics
 from streams.app import new_app
 from streams.errors import BadSettings
-from streams.lock import only_one
+from streams.lock import held_soon
 from streams.record import Record
 from streams.settings import Settings
 from tables import state
@@ -76,20 +77,35 @@ async def run(settings: Settings) -> int:
     """Run a worker until SIGTERM, SIGINT or SIGHUP (exit status 0), or until something ends it (1).
 
     Raises:
-        BadSettings: a setting does not fit the topics.
+        BadSettings: a setting does not fit the machine or the topics.
         KafkaUnavailable: no broker answers.
     """
     stop = asyncio.Event()
     for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(each, stop.set)
-    await topics.declare(settings)
-    worker = build(settings)
-    starting = asyncio.create_task(start(worker))
     stopping = asyncio.ensure_future(stop.wait())
+    async with AsyncExitStack() as stack:
+        preparing = asyncio.create_task(prepare(settings, stack))
+        await asyncio.wait([preparing, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if not preparing.done():
+            return 0
+        await preparing
+        return await work(build(settings), stopping)
+
+
+async def prepare(settings: Settings, stack: AsyncExitStack) -> None:
+    """See to what a worker needs before it is built: its folder, its port, the topics."""
+    await stack.enter_async_context(checked(settings))
+    await topics.declare(settings)
+
+
+async def work(worker: Worker, stopping: "asyncio.Future[Any]") -> int:
+    """Start a worker and keep it until it is told to stop (0) or must end (1)."""
+    starting = asyncio.create_task(start(worker))
     crashed = asyncio.ensure_future(worker.app._crashed.wait())  # mode's own event; it has no public name
     ends: list[asyncio.Future[Any]] = [stopping, crashed, worker.fatal]
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-    if stop.is_set():
+    if stopping.done():
         return await end(worker, starting)
     why = worker.fatal.result() if worker.fatal.done() else worker.app.crash_reason
     log.critical("the worker ends: %s", why, exc_info=why)
@@ -97,35 +113,41 @@ async def run(settings: Settings) -> int:
     return 1
 
 
-@contextmanager
-def checked(settings: Settings) -> Iterator[None]:
+@asynccontextmanager
+async def checked(settings: Settings) -> AsyncIterator[None]:
     """The worker's folder and port, looked at before anything starts; the folder is ours for as long as the block runs.
 
     Raises:
         BadSettings: the folder cannot be written or another worker has it, or the port cannot be listened on.
     """
     folder = settings.worker_dir
-    with ExitStack() as stack:
+    async with AsyncExitStack() as stack:
         try:
-            stack.enter_context(only_one(folder / "lock", HANDOVER_S))
+            await stack.enter_async_context(held_soon(folder / "lock", HANDOVER_S))
+            tempfile.TemporaryFile(dir=folder).close()
         except BlockingIOError as why:
             raise BadSettings(f"ACTIVESET_DATA_DIR must be a folder of this worker alone, not {folder}") from why
         except OSError as why:
             raise BadSettings(f"ACTIVESET_DATA_DIR must be a folder that can be written, not {folder}") from why
-        try:
-            family, kind, protocol, _, address = socket.getaddrinfo(
-                settings.web_bind, settings.web_port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            )[0]
+        check_port(settings)
+        yield
+
+
+def check_port(settings: Settings) -> None:
+    """Tell in time that the web server cannot listen where it should."""
+    try:
+        for family, kind, protocol, _, address in socket.getaddrinfo(
+            settings.web_bind, settings.web_port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        ):
             with socket.socket(family, kind, protocol) as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind(address)
-        except OSError as why:
-            if why.errno in (errno.EADDRINUSE, errno.EACCES):
-                must = f"ACTIVESET_WEB_PORT must be a port that is free on {settings.web_bind}, not {settings.web_port}"
-            else:
-                must = f"ACTIVESET_WEB_BIND must be an address of this machine, not {settings.web_bind}"
-            raise BadSettings(f"{must} ({why.strerror})") from why
-        yield
+    except OSError as why:
+        if why.errno in (errno.EADDRINUSE, errno.EACCES):
+            must = f"ACTIVESET_WEB_PORT must be a port that is free on {settings.web_bind}, not {settings.web_port}"
+        else:
+            must = f"ACTIVESET_WEB_BIND must be an address of this machine, not {settings.web_bind}"
+        raise BadSettings(f"{must} ({why.strerror})") from why
 
 
 async def start(worker: Worker) -> None:
@@ -156,6 +178,8 @@ async def end(worker: Worker, starting: asyncio.Task[None]) -> int:
 
 def thread_ended(why: threading.ExceptHookArgs) -> None:
     """Log that a thread of a library ended: in a line, for it happens whenever Kafka goes away."""
+    if why.exc_type is SystemExit:
+        return
     name = why.thread.name if why.thread else "a thread"
     log.error("%s ended: %r", name, why.exc_value, exc_info=why.exc_value if log.isEnabledFor(logging.DEBUG) else None)
 
@@ -164,11 +188,10 @@ def main(settings: Settings) -> NoReturn:
     """Run a worker and end the process with its exit status.
 
     Raises:
-        BadSettings, KafkaUnavailable: as `checked` and `run`.
+        BadSettings, KafkaUnavailable: as `run`.
     """
     threading.excepthook = thread_ended
-    with checked(settings):
-        status = asyncio.Runner().run(run(settings))
+    status = asyncio.Runner().run(run(settings))
     logging.shutdown()
     # Threads of Faust and aiokafka, and a loop full of tasks, are left as they are: whatever must be kept is in Kafka.
     os._exit(status)

@@ -6,17 +6,22 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+
 from deploy import jars
-from deploy.serve import kafka, serve
+from deploy.serve import console, kafka, serve
 from streams.errors import BadSettings, KafkaUnavailable
 from streams.settings import Settings
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 COMMANDS = {
     "serve": "run a local Kafka (unless ACTIVESET_BROKER names one) and one worker, until Ctrl-C",
     "kafka": "run a local Kafka until Ctrl-C; its address is printed once it answers",
+    "fetch": "fetch the local Kafka's jars, so that it starts without a network",
     "jars": "ask Maven Central which jars make Kafka, and write them to deploy/kafka.jars",
 }
 
@@ -32,13 +37,14 @@ def main(arguments: list[str]) -> int:
         settings = Settings.from_environ(os.environ)
         if command == "jars":
             return write_jars()
+        if command == "fetch":
+            return fetch(settings)
         return asyncio.run(until_signal((serve if command == "serve" else kafka)(settings)))
-    except BadSettings as why:
-        print(f"activeset: {why}", file=sys.stderr)
-        return 2
-    except KafkaUnavailable as why:
-        print(f"activeset: {why}", file=sys.stderr)
-        return 1
+    except (BadSettings, KafkaUnavailable) as why:
+        # `fetch` is run by the others, which tell its error as theirs.
+        told = str(why) if command == "fetch" else f"activeset: {why}"
+        print(told, file=sys.stdout if command == "fetch" else sys.stderr)
+        return why.exit_status
 
 
 async def until_signal(work: Coroutine[None, None, int]) -> int:
@@ -48,20 +54,33 @@ async def until_signal(work: Coroutine[None, None, int]) -> int:
     """
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(work)
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-    def stop() -> None:
-        task.cancel()
-        for each in signals:
-            loop.remove_signal_handler(each)
-            signal.signal(each, signal.SIG_IGN)
-
-    for each in signals:
-        loop.add_signal_handler(each, stop)
+    for each in SIGNALS:
+        loop.add_signal_handler(each, lambda: task.cancelling() or task.cancel())
     try:
         return await task
     except asyncio.CancelledError:
         return 0
+    finally:
+        for each in SIGNALS:
+            loop.remove_signal_handler(each)
+            signal.signal(each, signal.SIG_IGN)  # all is done but the exit
+
+
+def fetch(settings: Settings) -> int:
+    """Fetch what is missing, and show how it arrives; SIGTERM ends it in order."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    jars.ensure(settings.cache_dir.expanduser(), jars.listed(), progress=fetching)
+    return 0
+
+
+@contextmanager
+def fetching(files: int, size: int) -> Iterator[jars.Arrived]:
+    """Show how the jars arrive."""
+    console.print(f"Fetching Apache Kafka {jars.VERSION}: {files} jars, {size / 1e6:.0f} MB, once for this machine.")
+    columns = (TextColumn("  {task.description}"), BarColumn(), DownloadColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("jars", total=size)
+        yield lambda more: bar.advance(task, more)
 
 
 def write_jars() -> int:

@@ -4,7 +4,7 @@ import hashlib
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -13,13 +13,12 @@ import requests
 from jgo.maven import Artifact, MavenContext, MvnResolver, PythonResolver
 
 from streams.errors import BadSettings, KafkaUnavailable
-from streams.lock import only_one
+from streams.lock import held
 
 VERSION = "4.3.1"
 # Kafka's own tree pins slf4j 1.7 and brings no logger for it.
 WANTED = (f"org.apache.kafka:kafka_2.13:{VERSION}", "org.slf4j:slf4j-simple:1.7.36")
 LIST = Path(__file__).with_name("kafka.jars")
-FETCH_S = 600.0
 
 # Told how many jars and bytes are to come; what it answers is told how many bytes have arrived.
 Arrived = Callable[[int], None]
@@ -61,10 +60,20 @@ def listed() -> list[Jar]:
     return [Jar.read(line) for line in LIST.read_text().splitlines() if line and not line.startswith("#")]
 
 
+def paths(cache: Path, jars: Sequence[Jar]) -> list[Path]:
+    """Where the jars are in a cache, or would be."""
+    return [path_of(artifact) for artifact in artifacts(cache, jars)]
+
+
+def missing(cache: Path, jars: Sequence[Jar]) -> list[Jar]:
+    """The jars that are not in a cache, or are not what they should be there."""
+    return [jar for jar, path in zip(jars, paths(cache, jars), strict=True) if not jar.is_at(path)]
+
+
 def ensure(
     cache: Path, jars: Sequence[Jar], *, remotes: Mapping[str, str] | None = None, progress: Progress = in_silence
-) -> list[Path]:
-    """Paths of the jars in a cache; those that are missing there, or are not what they should be, are fetched.
+) -> None:
+    """Fetch the jars that are missing in a cache. Programs that start side by side fetch once.
 
     remotes: Maven repositories by name; Maven Central, if none are given.
     progress: shown what has to be fetched.
@@ -73,25 +82,26 @@ def ensure(
         BadSettings: the cache cannot be written.
         KafkaUnavailable: a jar can be fetched neither by jgo nor by Maven, or what arrives is another file.
     """
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-    except OSError as why:
-        raise unwritable(cache, why) from why
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(held(cache / "lock", wait=True))
+        except OSError as why:
+            raise unwritable(cache, why) from why
+        absent = missing(cache, jars)
+        arrived = stack.enter_context(progress(len(absent), sum(jar.size for jar in absent)))
+        resolvers = list(RESOLVERS)
+        for jar, artifact in zip(absent, artifacts(cache, absent, remotes), strict=True):
+            worked = fetch(jar, artifact, path_of(artifact), resolvers)
+            resolvers.sort(key=lambda each: each is not worked)  # first the one that can, for the rest
+            arrived(jar.size)
+
+
+def artifacts(cache: Path, jars: Sequence[Jar], remotes: Mapping[str, str] | None = None) -> list[Artifact]:
+    """The jars as jgo knows them."""
     context = MavenContext(
         PythonResolver(), repo_cache=cache, remote_repos=dict(remotes) if remotes else None, timeout=60
     )
-    artifacts = [context.create_dependency(jar.coordinates).artifact for jar in jars]
-    paths = [path_of(artifact) for artifact in artifacts]
-    with only_one(cache / "lock", patience_s=FETCH_S):  # programs that start side by side fetch once
-        absent = [each for each in zip(jars, artifacts, paths, strict=True) if not each[0].is_at(each[2])]
-        if absent:
-            with progress(len(absent), sum(jar.size for jar, _, _ in absent)) as arrived:
-                resolvers = list(RESOLVERS)
-                for jar, artifact, path in absent:
-                    worked = fetch(jar, artifact, path, resolvers)
-                    resolvers.sort(key=lambda each: each is not worked)  # first the one that can, for the rest
-                    arrived(jar.size)
-    return paths
+    return [context.create_dependency(jar.coordinates).artifact for jar in jars]
 
 
 def fetch(jar: Jar, artifact: Artifact, path: Path, resolvers: Sequence[Resolver]) -> Resolver:
@@ -102,15 +112,15 @@ def fetch(jar: Jar, artifact: Artifact, path: Path, resolvers: Sequence[Resolver
         path.unlink(missing_ok=True)  # jgo believes a file that is there, even half of one
         try:
             download(artifact)
-        except (OSError, RuntimeError) as why:
+        except (OSError, RuntimeError, AssertionError) as why:  # jgo asserts what it found
             if isinstance(why, OSError) and not isinstance(why, requests.RequestException):
                 raise unwritable(path, why) from why
             troubles.append(f"{name}: {gist(why)}")
             continue
         if jar.is_at(path):
             return resolver
-        troubles.append(f"{name}: {path.stat().st_size} bytes that are not the listed file")
-        path.unlink()
+        troubles.append(f"{name}: what came is not the listed file")
+        path.unlink(missing_ok=True)
     raise KafkaUnavailable(
         f"{path.name}, a part of the local Kafka, could not be fetched ({'; '.join(troubles)}). Connect this machine "
         "to a network and try again, or set ACTIVESET_BROKER to the host:port of a Kafka that runs"

@@ -59,7 +59,7 @@ def candidates() -> Iterator[Path]:
 def ask(java: Path) -> str | None:
     """The version that a Java says it is; None if it does not run."""
     try:
-        told = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=30, check=True)
+        told = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
     match = re.search(r'version "([^"]+)"', told.stderr)

@@ -5,22 +5,25 @@ import os
 import re
 import shutil
 import socket
+import sys
 import uuid
 from base64 import urlsafe_b64encode
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractContextManager, AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from deploy import jars, java, process
 from streams.errors import BadSettings, KafkaUnavailable
-from streams.lock import only_one
+from streams.lock import held_soon
 from streams.settings import Settings
 from streams.topics import MESSAGE_BYTES
 
+HOUSE = Path(__file__).parents[1]
 LOG = "kafka.log"
 PROPERTIES_FILE = "server.properties"
 START_S = 60.0
@@ -95,24 +98,25 @@ class LocalKafka:
 
 
 @asynccontextmanager
-async def local_kafka(settings: Settings, *, progress: jars.Progress = jars.in_silence) -> AsyncIterator[LocalKafka]:
+async def local_kafka(settings: Settings) -> AsyncIterator[LocalKafka]:
     """A Kafka that answers, for as long as the block runs; its data stays in `kafka/` under the state folder.
 
-    It ends with the block: also on Ctrl-C, on an exception and, on Linux, if this process is killed.
-
-    progress: shown the jars that have to be fetched, on the first start.
+    It ends with the block: also on Ctrl-C, on an exception and, on Linux, if this process is killed. The first start
+    fetches its jars, and shows how far that is.
 
     Raises:
-        BadSettings: the port or the Java that a setting names will not do.
+        BadSettings: the port, the Java or the cache that a setting names will not do.
         KafkaUnavailable: it cannot be started; says why, and the cure.
     """
     async with AsyncExitStack() as stack:
         folder = settings.state_dir.absolute() / "kafka"
-        lock = stack.enter_context(locked(folder))
+        lock = await stack.enter_async_context(locked(folder))
         runtime = java.find(settings.java)
         cache = settings.cache_dir.expanduser()
-        paths = await process.aside(lambda: jars.ensure(cache, jars.listed(), progress=progress))
-        run: list[str | Path] = [runtime.path, *JVM, *LOGGING, "-cp", ":".join(map(str, paths))]
+        if jars.missing(cache, jars.listed()):
+            await fetch(cache)
+        class_path = ":".join(map(str, jars.paths(cache, jars.listed())))
+        run: list[str | Path] = [runtime.path, *JVM, *LOGGING, "-cp", class_path]
         for tries_left in (2, 1, 0):
             port = settings.kafka_port or free_ports(1)[0]
             broker = await launch(run, folder, port, lock)
@@ -127,38 +131,47 @@ async def local_kafka(settings: Settings, *, progress: jars.Progress = jars.in_s
         yield LocalKafka(f"127.0.0.1:{port}", broker, runtime, folder / LOG)
 
 
-def locked(folder: Path) -> AbstractContextManager[int]:
+@asynccontextmanager
+async def locked(folder: Path) -> AsyncIterator[int]:
     """The folder's lock, which the broker keeps for as long as it lives.
 
     Waits a little: a broker whose parent was killed is still putting its data in order.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(folder).free // 1024**2
-    except OSError as why:
-        raise KafkaUnavailable(
-            f"the local Kafka has no folder to write to ({why}): set ACTIVESET_STATE_DIR to one that can be written"
-        ) from why
-    if free < FREE_MIB:
-        raise KafkaUnavailable(
-            f"the local Kafka needs {FREE_MIB} MiB of disk at {folder}, and {free} MiB are free: free some, or set "
-            "ACTIVESET_STATE_DIR elsewhere"
-        )
-    return held(folder)
-
-
-@contextmanager
-def held(folder: Path) -> Iterator[int]:
-    """The lock on a folder, or who else has it."""
-    with ExitStack() as stack:
+    async with AsyncExitStack() as stack:
         try:
-            lock = stack.enter_context(only_one(folder / "lock", STOP_S))
+            lock = await stack.enter_async_context(held_soon(folder / "lock", STOP_S))
+            free = shutil.disk_usage(folder).free // 1024**2
         except BlockingIOError as why:
             raise KafkaUnavailable(
                 f"another local Kafka uses {folder}: stop it, use it (ACTIVESET_BROKER), or set ACTIVESET_STATE_DIR to "
                 "another folder"
             ) from why
+        except OSError as why:
+            raise unwritable(why) from why
+        if free < FREE_MIB:
+            raise KafkaUnavailable(
+                f"the local Kafka needs {FREE_MIB} MiB of disk at {folder}, and {free} MiB are free: free some, or set "
+                "ACTIVESET_STATE_DIR elsewhere"
+            )
         yield lock
+
+
+def unwritable(why: OSError) -> KafkaUnavailable:
+    """What to say where the state folder will not take a file."""
+    return KafkaUnavailable(
+        f"the local Kafka has no folder to write to ({why}): set ACTIVESET_STATE_DIR to one that can be written"
+    )
+
+
+async def fetch(cache: Path) -> None:
+    """Fetch the jars that are missing, in a program of its own: what that uses blocks, and ours must hear signals."""
+    environ = {**os.environ, "ACTIVESET_CACHE_DIR": str(cache)}
+    fetching = await process.start([sys.executable, "-m", "deploy", "fetch"], said=True, folder=HOUSE, environ=environ)
+    async with process.running(fetching, STOP_S):
+        said, _ = await fetching.communicate()
+    if fetching.returncode:
+        error = BadSettings if fetching.returncode == BadSettings.exit_status else KafkaUnavailable
+        raise error(said.decode().strip() or f"fetching Kafka's jars ended with exit status {fetching.returncode}")
 
 
 def free_ports(count: int) -> list[int]:
@@ -173,21 +186,22 @@ def free_ports(count: int) -> list[int]:
 async def launch(run: list[str | Path], folder: Path, port: int, lock: int) -> process.Process:
     """Start the broker, having formed its storage if this is the first time."""
     check_port(port)
-    (folder / PROPERTIES_FILE).write_text(
-        PROPERTIES.format(port=port, controller=free_ports(1)[0], message_bytes=MESSAGE_BYTES)
-    )
+    properties = PROPERTIES.format(port=port, controller=free_ports(1)[0], message_bytes=MESSAGE_BYTES)
     environ = {**os.environ, "LC_ALL": "C.UTF-8"}  # Java reads paths in the locale's encoding
-    with (folder / LOG).open("wb") as output:
+    try:
+        (folder / PROPERTIES_FILE).write_text(properties)
+        output = (folder / LOG).open("wb")
+    except OSError as why:
+        raise unwritable(why) from why
+    with output:
+        how: dict[str, Any] = {"output": output, "folder": folder, "environ": environ, "keeps": [lock]}
         if not (folder / "data" / "meta.properties").exists():
             cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
             form = ["kafka.tools.StorageTool", "format", "-t", cluster, "-c", PROPERTIES_FILE]
-            forming = await process.start([*run, *form], output=output, folder=folder, environ=environ, keeps=[lock])
-            async with process.running(forming, STOP_S):
+            async with process.running(await process.start([*run, *form], **how), STOP_S) as forming:
                 if await forming.wait():
                     raise KafkaUnavailable(f"the local Kafka could not form its storage: {fault(folder / LOG)}")
-        return await process.start(
-            [*run, "kafka.Kafka", PROPERTIES_FILE], output=output, folder=folder, environ=environ, keeps=[lock]
-        )
+        return await process.start([*run, "kafka.Kafka", PROPERTIES_FILE], **how)
 
 
 def check_port(port: int) -> None:

@@ -2,14 +2,12 @@
 
 import asyncio
 import os
+import signal
 import sys
-import threading
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, TypeVar
-
-T = TypeVar("T")
+from typing import IO
 
 Process = asyncio.subprocess.Process
 LEASH = Path(__file__).with_name("leash.py")
@@ -19,6 +17,7 @@ async def start(
     command: Sequence[str | Path],
     *,
     output: IO[bytes] | None = None,
+    said: bool = False,
     folder: Path | None = None,
     environ: Mapping[str, str] | None = None,
     keeps: Sequence[int] = (),
@@ -26,6 +25,7 @@ async def start(
     """A program on a leash, in a session of its own: Ctrl-C reaches only us, and we end it in order.
 
     output: where its standard output and error go; ours, if none is given.
+    said: its standard output is for us to read; its standard error is ours.
     folder: where it runs; where we do, if none is given.
     environ: its environment; ours, if none is given.
     keeps: file descriptors that stay open in it, such as a lock that it holds as long as it lives.
@@ -34,7 +34,7 @@ async def start(
     return await asyncio.create_subprocess_exec(
         *leashed,
         stdin=asyncio.subprocess.DEVNULL,
-        stdout=output,
+        stdout=asyncio.subprocess.PIPE if said else output,
         stderr=asyncio.subprocess.STDOUT if output else None,
         cwd=folder,
         env=environ,
@@ -44,14 +44,16 @@ async def start(
 
 
 async def end(process: Process, patience_s: float) -> int:
-    """End a program: SIGTERM, and SIGKILL when patience runs out; the answer is its exit status."""
+    """End a program and what it has started: SIGTERM, and SIGKILL when patience runs out. Answers its exit status."""
+    if process.returncode is not None:
+        return process.returncode
     with suppress(ProcessLookupError):
-        process.terminate()
+        os.killpg(process.pid, signal.SIGTERM)  # it leads a session of its own
     try:
         return await asyncio.wait_for(process.wait(), patience_s)
     except TimeoutError:
         with suppress(ProcessLookupError):
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
         return await process.wait()
 
 
@@ -62,27 +64,3 @@ async def running(process: Process, patience_s: float) -> AsyncIterator[Process]
         yield process
     finally:
         await end(process, patience_s)
-
-
-async def aside(work: Callable[[], T]) -> T:
-    """The result of work that blocks, done in a thread.
-
-    Unlike `asyncio.to_thread`, nobody waits for the thread if we are cancelled: it ends with the process.
-    """
-    loop = asyncio.get_running_loop()
-    result: asyncio.Future[T] = loop.create_future()
-
-    def run() -> None:
-        try:
-            done = work()
-        except BaseException as why:  # noqa: BLE001 - handed to who waits
-            tell(result.set_exception, why)
-        else:
-            tell(result.set_result, done)
-
-    def tell(how: Callable[[Any], None], what: object) -> None:
-        with suppress(RuntimeError):  # the loop has ended, and nobody waits
-            loop.call_soon_threadsafe(lambda: None if result.done() else how(what))
-
-    threading.Thread(target=run, daemon=True).start()
-    return await result

@@ -4,16 +4,15 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack
 from dataclasses import replace
 
 import aiohttp
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from deploy import jars, process
 from deploy.kafka import LocalKafka, local_kafka
+from streams.errors import BadSettings
 from streams.settings import Settings
 
 STOP_S = 20.0  # a worker takes up to 15 s to end in order
@@ -22,14 +21,13 @@ FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
 SETTLED_S = 60.0  # a worker that ran so long has recovered: the pauses begin anew
 ASK_S = 0.2
-BAD_SETTINGS = 2
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 async def kafka(settings: Settings) -> int:
     """Run a local Kafka until it ends or we are cancelled; its address goes to standard output."""
-    async with local_kafka(settings, progress=fetching) as broker:
+    async with local_kafka(settings) as broker:
         tell(broker)
         print(broker.address, flush=True)
         return await broker.lives()
@@ -44,7 +42,7 @@ async def serve(settings: Settings) -> int:
         broker = None
         parts: list[asyncio.Task[int]] = []
         if not settings.broker:
-            broker = await stack.enter_async_context(local_kafka(settings, progress=fetching))
+            broker = await stack.enter_async_context(local_kafka(settings))
             tell(broker)
             settings = replace(settings, broker=broker.address)
             parts.append(asyncio.create_task(broker.lives()))
@@ -72,7 +70,7 @@ async def supervise(settings: Settings, broker: LocalKafka | None) -> int:
             greeting.cancel()
             gone = broker is not None and broker.process.returncode is not None
             await process.end(worker, GONE_S if gone else STOP_S)
-        if status == BAD_SETTINGS:
+        if status == BadSettings.exit_status:
             return status
         if time.monotonic() - began > SETTLED_S:
             pause_s = FIRST_PAUSE_S
@@ -108,13 +106,3 @@ def tell(broker: LocalKafka) -> None:
         f"Apache Kafka {jars.VERSION} answers at {broker.address} (Java {broker.java.version}: {broker.java.path}; "
         f"log: {broker.log})."
     )
-
-
-@contextmanager
-def fetching(files: int, size: int) -> Iterator[jars.Arrived]:
-    """Show how the jars arrive."""
-    console.print(f"Fetching Apache Kafka {jars.VERSION}: {files} jars, {size / 1e6:.0f} MB, once for this machine.")
-    columns = (TextColumn("  {task.description}"), BarColumn(), DownloadColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("jars", total=size)
-        yield lambda more: bar.advance(task, more)

@@ -4,6 +4,8 @@
 class ActivesetError(Exception):
     """Whatever Activeset says is wrong; its text is a sentence for the person who can mend it."""
 
+    exit_status = 1
+
 
 class MalformedEvent(ActivesetError):
     """The bytes are no event: they go to `rejected_events` and are never tried again."""
@@ -27,6 +29,8 @@ class NotReady(ActivesetError):
 
 class BadSettings(ActivesetError):
     """An operator's mistake: the start ends with exit status 2, naming the variable."""
+
+    exit_status = 2
 
 
 class KafkaUnavailable(ActivesetError):

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Self
 from streams.errors import BadSettings
 
 PREFIX = "ACTIVESET_"
-NAME = r"[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63}){0,126}"  # of a host; an IPv4 address looks like one
+NAME = r"[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63}){0,126}\.?"  # of a host; an IPv4 address looks like one
 
 
 def whole(low: int, high: int) -> Callable[[str], int]:

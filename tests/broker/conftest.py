@@ -111,7 +111,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
     async with AsyncExitStack() as stack:
         count = 0
 
-        async def start(*command: str, **settings: object) -> Program:
+        async def start(*command: str, proxy: str | None = None, **settings: object) -> Program:
             nonlocal count
             count += 1
             port = free_ports(1)[0]
@@ -123,6 +123,8 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
                 "ACTIVESET_SESSION_TIMEOUT_S": "6",
                 **{f"ACTIVESET_{name.upper()}": str(value) for name, value in settings.items()},
             }
+            if proxy:  # what is fetched goes by there, and no Maven is asked
+                environ |= {"https_proxy": proxy, "HTTPS_PROXY": proxy, "PATH": str(tmp_path / "empty-path")}
             log = tmp_path / f"log-{count}"
             with log.open("wb") as output:
                 started = await process.start(

@@ -13,7 +13,7 @@ from aiokafka.errors import KafkaError
 from deploy import kafka
 from deploy.kafka import LocalKafka, local_kafka
 from streams.errors import BadSettings, KafkaUnavailable
-from streams.lock import only_one
+from streams.lock import held, held_soon
 from tests.broker.conftest import PATIENCE_S, Start, local_settings
 
 
@@ -80,7 +80,7 @@ async def test_it_ends_with_the_block_however_that_ends(tmp_path: Path) -> None:
 async def test_a_second_one_in_the_same_folder_is_told_who_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with only_one(tmp_path / "kafka" / "lock", 0):
+    with held(tmp_path / "kafka" / "lock"):
         monkeypatch.setattr(kafka, "STOP_S", 0.1)
         with pytest.raises(KafkaUnavailable, match=f"another local Kafka uses {tmp_path}.*ACTIVESET_STATE_DIR"):
             async with local_kafka(local_settings(tmp_path)):
@@ -133,16 +133,56 @@ def test_what_kafka_says_is_told_with_the_cure(tmp_path: Path, said: str, cure: 
     assert str(tmp_path / kafka.LOG) in kafka.fault(tmp_path / kafka.LOG)
 
 
-def test_a_disk_that_is_nearly_full_or_no_folder_is_told_before_anything_starts(
+async def test_a_disk_that_is_nearly_full_or_no_folder_is_told_before_anything_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(KafkaUnavailable, match="set ACTIVESET_STATE_DIR to one that can be written"):
-        kafka.locked(tmp_path / "file" / "kafka")
+        async with kafka.locked(tmp_path / "file" / "kafka"):
+            pass
 
     monkeypatch.setattr(kafka, "FREE_MIB", 1 << 40)
     with pytest.raises(KafkaUnavailable, match=r"MiB are free: free some, or set ACTIVESET_STATE_DIR elsewhere"):
-        kafka.locked(tmp_path / "kafka")
+        async with kafka.locked(tmp_path / "kafka"):
+            pass
+
+
+async def test_a_start_without_jars_and_network_says_so_in_a_sentence(
+    tmp_path: Path, start: Start, taken_port: int
+) -> None:
+    nobody = {"cache_dir": tmp_path / "empty", "java": fake_java(tmp_path)}
+
+    running = await start("deploy", "kafka", proxy="http://127.0.0.1:1", **nobody)
+
+    assert await running.ends() == 1
+    last = running.said().strip().splitlines()[-1]
+    assert last.startswith("activeset: kafka_2.13-4.3.1.jar, a part of the local Kafka, could not be fetched (jgo: ")
+    assert last.endswith("set ACTIVESET_BROKER to the host:port of a Kafka that runs")
+    assert "Traceback" not in running.said()
+
+
+async def test_a_signal_ends_a_fetch_that_hangs(tmp_path: Path, start: Start, taken_port: int) -> None:
+    """The proxy takes connections and never answers."""
+    running = await start(
+        "deploy",
+        "kafka",
+        proxy=f"http://127.0.0.1:{taken_port}",
+        cache_dir=tmp_path / "empty",
+        java=fake_java(tmp_path),
+    )
+    await running.says("Fetching Apache Kafka")
+
+    assert await running.stop() == 0
+    with held(running.state / "kafka" / "lock"), held(tmp_path / "empty" / "lock"):
+        pass
+
+
+def fake_java(folder: Path) -> Path:
+    """Answers what is asked of a Java before the jars are there."""
+    path = folder / "java"
+    path.write_text("#!/bin/sh\necho 'openjdk version \"21\"' >&2\n")
+    path.chmod(0o755)
+    return path
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
@@ -154,7 +194,7 @@ async def test_the_command_ends_it_on_a_signal(start: Start, how: signal.Signals
     running.process.send_signal(how)
 
     assert await running.ends() == 0
-    with only_one(running.state / "kafka" / "lock", 0):  # the broker held it as long as it lived
+    with held(running.state / "kafka" / "lock"):  # the broker held it as long as it lived
         pass
 
 
@@ -165,5 +205,5 @@ async def test_it_ends_when_the_command_is_killed(start: Start) -> None:
 
     running.process.kill()
 
-    with only_one(running.state / "kafka" / "lock", PATIENCE_S):
+    async with held_soon(running.state / "kafka" / "lock", PATIENCE_S):
         pass

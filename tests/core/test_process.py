@@ -3,13 +3,11 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
 
 from deploy import process
-from streams.lock import only_one
 
 HOUSE = Path(__file__).parents[2]
 SLEEPER = "print('up', flush=True); import time; time.sleep(60)"
@@ -17,7 +15,6 @@ SLEEPER = "print('up', flush=True); import time; time.sleep(60)"
 PARENT = f"""
 import asyncio, sys
 from deploy import process
-from streams.lock import only_one
 async def main():
     child = await process.start([sys.executable, "-c", {SLEEPER!r}])
     print("started", flush=True)
@@ -58,6 +55,21 @@ async def test_a_program_is_in_a_session_of_its_own_so_that_ctrl_c_does_not_reac
         assert os.getsid(sleeper.pid) == sleeper.pid != os.getsid(0)
 
 
+async def test_what_a_program_has_started_ends_with_it(tmp_path: Path) -> None:
+    starter = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {SLEEPER!r}], close_fds=False)"
+    reading, writing = os.pipe()  # closes when nobody holds the writing end any more
+    with (tmp_path / "out").open("wb") as output:
+        started = await process.start([sys.executable, "-c", starter], output=output, keeps=[writing])
+    os.close(writing)
+    while not (tmp_path / "out").read_bytes():
+        await asyncio.sleep(0.01)
+
+    await process.end(started, 10)
+
+    assert os.read(reading, 1) == b""
+    os.close(reading)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the leash is Linux's")
 def test_a_program_ends_when_its_parent_is_killed() -> None:
     with subprocess.Popen([sys.executable, "-c", PARENT], cwd=HOUSE, stdout=subprocess.PIPE, text=True) as parent:
@@ -78,38 +90,3 @@ def test_a_program_whose_parent_is_gone_already_does_not_start() -> None:
     )
 
     assert (ended.returncode, ended.stdout) == (1, b"")
-
-
-def test_a_lock_is_held_once_and_by_who_keeps_it(tmp_path: Path) -> None:
-    path = tmp_path / "folder" / "lock"
-    with only_one(path, 0) as lock:
-        with pytest.raises(BlockingIOError), only_one(path, 0.1):
-            pass
-        keeper = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[lock])
-
-    with pytest.raises(BlockingIOError), only_one(path, 0):
-        pass
-    keeper.communicate(b"\n")
-    with only_one(path, 0):
-        pass
-
-
-async def test_work_aside_gives_its_result_or_its_error() -> None:
-    assert await process.aside(lambda: 6 * 7) == 42
-    with pytest.raises(ZeroDivisionError):
-        await process.aside(lambda: 1 / 0)
-
-
-def test_nobody_waits_for_work_aside_that_is_cancelled() -> None:
-    held = threading.Event()
-
-    async def cancelled() -> None:
-        working = asyncio.ensure_future(process.aside(held.wait))
-        await asyncio.sleep(0)
-        working.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await working
-
-    asyncio.run(cancelled())  # would not return if it waited: nobody has let the work go
-
-    held.set()

@@ -16,14 +16,14 @@ def test_nothing_set_suits_a_laptop() -> None:
 def test_what_is_set_counts() -> None:
     settings = Settings.from_environ(
         {
-            "ACTIVESET_BROKER": "kafka-1:9092, kafka-2:9092",
+            "ACTIVESET_BROKER": "kafka-1:9092, kafka-2.svc.:9092",
             "ACTIVESET_TOPIC_PREFIX": "staging.",
             "ACTIVESET_STATE_DIR": "/var/lib/activeset",
             "ACTIVESET_CREATE_TOPICS": "no",
         }
     )
 
-    assert settings.broker == "kafka-1:9092,kafka-2:9092"
+    assert settings.broker == "kafka-1:9092,kafka-2.svc.:9092"
     assert settings.name("media_uploads") == "staging.media_uploads"
     assert settings.worker_dir == Path("/var/lib/activeset/worker")
     assert settings.create_topics is False

@@ -24,6 +24,14 @@ async def test_a_topic_that_was_made_a_moment_ago_is_waited_for() -> None:
     assert admin.error_codes == []
 
 
+async def test_a_topic_that_stays_unknown_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streams.topics.SETTLE_S", -1)
+    admin: Any = Admin(UnknownTopicOrPartitionError.errno)
+
+    with pytest.raises(UnknownTopicOrPartitionError):
+        await described(admin, ["media_uploads"])
+
+
 async def test_a_topic_that_may_not_be_seen_is_not_waited_for() -> None:
     admin: Any = Admin(TopicAuthorizationFailedError.errno, 0)
 

@@ -43,6 +43,16 @@ async def test_an_event_in_a_wrong_partition_is_published_again_in_its_own_with_
     assert published == [Record("staging.media_uploads", HOME, b"project-1", EVENT, headers, 1767225600.123)]
 
 
+async def test_a_moved_record_that_has_no_time_gets_that_of_now_and_not_1970() -> None:
+    published = Published()
+    untimed = message(partition=2)
+    untimed.timestamp = -0.001
+
+    await hear(untimed, SETTINGS, published)
+
+    assert published[0].timestamp_s is None
+
+
 async def test_what_is_no_event_is_rejected_with_the_reason_wherever_it_came() -> None:
     published = Published()
 

@@ -96,39 +96,38 @@ async def test_a_record_is_published_when_kafka_has_it_and_not_before(worker: Wo
     assert int(sent[0][-1]["timestamp"] * 1000) == 1767225600123
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+async def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
-    with (
-        pytest.raises(BadSettings, match="ACTIVESET_DATA_DIR must be a folder that can be written"),
-        checked(Settings(data_dir=tmp_path / "file" / "worker")),
-    ):
-        pass
+    with pytest.raises(BadSettings, match="ACTIVESET_DATA_DIR must be a folder that can be written"):
+        async with checked(Settings(data_dir=tmp_path / "file" / "worker")):
+            pass
 
 
-def test_a_folder_belongs_to_one_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_folder_belongs_to_one_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agents.worker.HANDOVER_S", 0)
     settings = Settings(data_dir=tmp_path, web_port=free_ports(1)[0])
 
-    with checked(settings), pytest.raises(BadSettings, match="ACTIVESET_DATA_DIR must be .* this worker alone"):
-        with checked(settings):
-            pass
-    with checked(settings):
+    async with checked(settings):
+        with pytest.raises(BadSettings, match="ACTIVESET_DATA_DIR must be .* this worker alone"):
+            async with checked(settings):
+                pass
+    async with checked(settings):
         pass
 
 
-def test_a_web_port_that_is_taken_is_named(tmp_path: Path, taken_port: int) -> None:
+async def test_a_web_port_that_is_taken_is_named(tmp_path: Path, taken_port: int) -> None:
     settings = Settings(data_dir=tmp_path, web_port=taken_port)
 
     with pytest.raises(BadSettings, match=f"ACTIVESET_WEB_PORT must be a port that is free .* not {taken_port}"):
-        with checked(settings):
+        async with checked(settings):
             pass
 
 
-@pytest.mark.parametrize("bind", ["203.0.113.1", "no-such-host.invalid", "2001:db8::1"])
-def test_an_address_that_is_not_this_machines_is_named(tmp_path: Path, bind: str) -> None:
+@pytest.mark.parametrize("bind", ["203.0.113.1", "2001:db8::1"])
+async def test_an_address_that_is_not_this_machines_is_named(tmp_path: Path, bind: str) -> None:
     with pytest.raises(BadSettings, match=f"ACTIVESET_WEB_BIND must be an address of this machine, not {bind}"):
-        with checked(Settings(data_dir=tmp_path, web_bind=bind)):
+        async with checked(Settings(data_dir=tmp_path, web_bind=bind)):
             pass
 
 
