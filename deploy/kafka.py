@@ -197,7 +197,8 @@ async def launch(run: list[str | Path], folder: Path, port: int, lock: int) -> p
         how: dict[str, Any] = {"output": output, "folder": folder, "environ": environ, "keeps": [lock]}
         if not (folder / "data" / "meta.properties").exists():
             cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-            form = ["kafka.tools.StorageTool", "format", "-t", cluster, "-c", PROPERTIES_FILE]
+            # With `=`, since one id in 64 begins with a hyphen and would be taken for an option.
+            form = ["kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", PROPERTIES_FILE]
             async with process.running(await process.start([*run, *form], **how), STOP_S) as forming:
                 if await forming.wait():
                     raise KafkaUnavailable(f"the local Kafka could not form its storage: {fault(folder / LOG)}")
@@ -269,7 +270,7 @@ def fault(log: Path) -> str:
     for pattern, cure in FAULTS:
         if re.search(pattern, told, re.IGNORECASE):
             return f"{cure} (its log: {log})"
-    errors = [line.strip() for line in told.splitlines() if re.search("ERROR|FATAL|Exception|Error:", line)]
+    errors = [line.strip() for line in told.splitlines() if re.search("ERROR|FATAL|Exception|[Ee]rror:", line)]
     return f"{errors[-1][:300] if errors else 'it gave no reason'} (its log: {log})"
 
 

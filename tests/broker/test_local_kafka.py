@@ -1,6 +1,7 @@
 import asyncio
 import signal
 import sys
+import uuid
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,6 +45,13 @@ async def test_what_it_was_told_is_there_again_after_a_restart(tmp_path: Path) -
 
     async with local_kafka(local_settings(tmp_path)) as second:
         assert await read(second.address, "kept") == b"kept"
+
+
+async def test_a_cluster_id_may_begin_with_a_hyphen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uuid, "uuid4", lambda: uuid.UUID(bytes=b"\xfb" + bytes(15)))
+
+    async with local_kafka(local_settings(tmp_path)):
+        assert "cluster.id=-wAAAA" in (tmp_path / "kafka" / "data" / "meta.properties").read_text()
 
 
 async def test_no_topic_is_made_by_accident(tmp_path: Path) -> None:
@@ -122,6 +130,7 @@ async def test_a_start_that_fails_says_why_and_where_the_log_is(tmp_path: Path) 
         ("java.nio.file.AccessDeniedException: /data", "set ACTIVESET_STATE_DIR to one that can"),
         ("java.lang.UnsupportedClassVersionError: kafka/Kafka", "unset ACTIVESET_JAVA"),
         ("java.lang.OutOfMemoryError: Java heap space", "memory is short"),
+        ("usage: storage\nstorage: error: expected one argument", "storage: error: expected one argument"),
         ("first\nERROR something new\n\tat kafka.Kafka.main", "ERROR something new"),
         ("", "it gave no reason"),
     ],
