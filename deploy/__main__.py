@@ -67,9 +67,12 @@ async def until_signal(work: Coroutine[None, None, int]) -> int:
 
 
 def fetch(settings: Settings) -> int:
-    """Fetch what is missing, and show how it arrives; SIGTERM ends it in order."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    jars.ensure(settings.cache_dir.expanduser(), jars.listed(), progress=fetching)
+    """Fetch what is missing, and show how it arrives; a signal ends it in order."""
+    for each in SIGNALS:
+        signal.signal(each, lambda *_: sys.exit(1))
+    cache = settings.cache_dir.expanduser()
+    jars.ensure(cache, jars.listed(), progress=fetching)
+    console.print(f"Apache Kafka {jars.VERSION} is in {cache}.")
     return 0
 
 

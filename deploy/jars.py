@@ -88,6 +88,8 @@ def ensure(
         except OSError as why:
             raise unwritable(cache, why) from why
         absent = missing(cache, jars)
+        if not absent:
+            return
         arrived = stack.enter_context(progress(len(absent), sum(jar.size for jar in absent)))
         resolvers = list(RESOLVERS)
         for jar, artifact in zip(absent, artifacts(cache, absent, remotes), strict=True):
