@@ -85,5 +85,7 @@ async def hear(message: Message, settings: Settings, publish: Publish) -> Outcom
 def received(message: Message) -> Record:
     """The record of a Faust message."""
     headers: Any = message.headers or []  # aiokafka's pairs; Faust's type allows more
-    timestamp_s = None if message.timestamp < 0 else message.timestamp  # a client may leave it out: -1 ms
+    timestamp_s: Any = message.timestamp  # none in the oldest format, and a client may leave it out: -1 ms
+    if timestamp_s is not None and timestamp_s < 0:
+        timestamp_s = None
     return Record(message.topic, message.partition, message.key, message.value, list(headers), timestamp_s)

@@ -1,5 +1,6 @@
 import asyncio
 import json
+from typing import Any
 
 import pytest
 from faust.types.tuples import Message
@@ -43,10 +44,11 @@ async def test_an_event_in_a_wrong_partition_is_published_again_in_its_own_with_
     assert published == [Record("staging.media_uploads", HOME, b"project-1", EVENT, headers, 1767225600.123)]
 
 
-async def test_a_moved_record_that_has_no_time_gets_that_of_now_and_not_1970() -> None:
+@pytest.mark.parametrize("none", [-0.001, None])
+async def test_a_moved_record_that_has_no_time_gets_that_of_now_and_not_1970(none: Any) -> None:
     published = Published()
     untimed = message(partition=2)
-    untimed.timestamp = -0.001
+    untimed.timestamp = none
 
     await hear(untimed, SETTINGS, published)
 
