@@ -5,7 +5,6 @@ import errno
 import logging
 import os
 import signal
-import socket
 import tempfile
 import threading
 from collections import Counter
@@ -21,6 +20,7 @@ from streams import topics
 from streams.app import new_app
 from streams.errors import BadSettings
 from streams.lock import held_soon
+from streams.port import try_to_listen
 from streams.record import Record
 from streams.settings import Settings
 from tables import state
@@ -136,12 +136,7 @@ async def checked(settings: Settings) -> AsyncIterator[None]:
 def check_port(settings: Settings) -> None:
     """Tell in time that the web server cannot listen where it should."""
     try:
-        for family, kind, protocol, _, address in socket.getaddrinfo(
-            settings.web_bind, settings.web_port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        ):
-            with socket.socket(family, kind, protocol) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(address)
+        try_to_listen(settings.web_bind, settings.web_port)
     except OSError as why:
         if why.errno in (errno.EADDRINUSE, errno.EACCES):
             must = f"ACTIVESET_WEB_PORT must be a port that is free on {settings.web_bind}, not {settings.web_port}"

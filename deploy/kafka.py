@@ -20,10 +20,10 @@ from aiokafka.errors import KafkaError
 from deploy import jars, java, process
 from streams.errors import BadSettings, KafkaUnavailable
 from streams.lock import held_soon
+from streams.port import try_to_listen
+from streams.record import MESSAGE_BYTES
 from streams.settings import Settings
-from streams.topics import MESSAGE_BYTES
 
-HOUSE = Path(__file__).parents[1]
 LOG = "kafka.log"
 PROPERTIES_FILE = "server.properties"
 START_S = 60.0
@@ -112,10 +112,10 @@ async def local_kafka(settings: Settings) -> AsyncIterator[LocalKafka]:
         folder = settings.state_dir.absolute() / "kafka"
         lock = await stack.enter_async_context(locked(folder))
         runtime = java.find(settings.java)
-        cache = settings.cache_dir.expanduser()
-        if jars.missing(cache, jars.listed()):
+        cache, needed = settings.cache_dir.expanduser(), jars.listed()
+        if jars.missing(cache, needed):
             await fetch(cache)
-        class_path = ":".join(map(str, jars.paths(cache, jars.listed())))
+        class_path = ":".join(map(str, jars.paths(cache, needed)))
         run: list[str | Path] = [runtime.path, *JVM, *LOGGING, "-cp", class_path]
         for tries_left in (2, 1, 0):
             port = settings.kafka_port or free_ports(1)[0]
@@ -166,7 +166,7 @@ def unwritable(why: OSError) -> KafkaUnavailable:
 async def fetch(cache: Path) -> None:
     """Fetch the jars that are missing, in a program of its own: what that uses blocks, and ours must hear signals."""
     environ = {**os.environ, "ACTIVESET_CACHE_DIR": str(cache)}
-    fetching = await process.start([sys.executable, "-m", "deploy", "fetch"], said=True, folder=HOUSE, environ=environ)
+    fetching = await process.start([sys.executable, "-m", "deploy", "fetch"], said=True, environ=environ)
     async with process.running(fetching, STOP_S):
         said, _ = await fetching.communicate()
     if fetching.returncode:
@@ -207,15 +207,13 @@ async def launch(run: list[str | Path], folder: Path, port: int, lock: int) -> p
 
 def check_port(port: int) -> None:
     """Tell in time that somebody listens on the port."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as why:
-            raise BadSettings(
-                f"ACTIVESET_KAFKA_PORT must be a port that is free on 127.0.0.1, not {port} ({why.strerror}); "
-                "unset it to have a free one picked"
-            ) from why
+    try:
+        try_to_listen("127.0.0.1", port)
+    except OSError as why:
+        raise BadSettings(
+            f"ACTIVESET_KAFKA_PORT must be a port that is free on 127.0.0.1, not {port} ({why.strerror}); "
+            "unset it to have a free one picked"
+        ) from why
 
 
 async def answers(broker: process.Process, folder: Path, port: int) -> None:

@@ -2,8 +2,8 @@
 
 import faust
 
+from streams.record import MESSAGE_BYTES
 from streams.settings import Settings, in_url
-from streams.topics import MESSAGE_BYTES
 
 APP_ID = "activeset"
 

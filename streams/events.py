@@ -43,8 +43,9 @@ def decode(record: Record) -> Event:
     >>> decode(Record("media_uploads", 0, b"p", value, [])).project_id
     'p'
     """
-    if record.weight() > RECORD_BYTES:
-        raise MalformedEvent(f"record must be at most {RECORD_BYTES} bytes before compression, not {record.weight()}")
+    weight = record.weight()
+    if weight > RECORD_BYTES:
+        raise MalformedEvent(f"record must be at most {RECORD_BYTES} bytes before compression, not {weight}")
     if record.value is None:
         raise MalformedEvent("value must be an object, not empty: to delete something, publish the event that says so")
     media_type = media_type_of(record.headers)

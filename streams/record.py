@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 Headers = list[tuple[str, bytes | None]]  # in order; Kafka allows a header twice, and one without a value
 
-# Less than Kafka takes (streams/topics.py): whatever is let in can be published again, with all that Kafka adds.
-# Kafka itself looks only at what a producer's compression has left.
-RECORD_BYTES = 4 * 1024 * 1024 - 64 * 1024
+MESSAGE_BYTES = 4 * 1024 * 1024  # what Kafka takes in one batch, after compression
+# What we let in, before compression: less, so that it can be published again with all that Kafka adds.
+RECORD_BYTES = MESSAGE_BYTES - 64 * 1024
 HEADER_BYTES = 16  # not less than what Kafka adds to each header
 
 

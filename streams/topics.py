@@ -8,11 +8,11 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from streams.errors import BadSettings, KafkaUnavailable
+from streams.record import MESSAGE_BYTES
 from streams.settings import Settings
 
 SETTLE_S = 20.0
 DAY_MS = 24 * 60 * 60 * 1000
-MESSAGE_BYTES = 4 * 1024 * 1024  # one batch of records, as Kafka has it; the producer client splits chunks long before
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 import os
 import socket
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 
@@ -35,6 +36,13 @@ def no_settings_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 def pytest_report_header(config: pytest.Config) -> str:
     """Which Kafka the broker tests talk to."""
     return f"kafka: {NAMED_BROKER or 'a local one, started by the tests'}"
+
+
+def fake_java(path: Path, version: str) -> Path:
+    """A program that says it is a Java of this version."""
+    path.write_text(f"#!/bin/sh\necho 'openjdk version \"{version}\"' >&2\n")
+    path.chmod(0o755)
+    return path
 
 
 @pytest.fixture

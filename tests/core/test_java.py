@@ -5,16 +5,11 @@ import pytest
 
 from deploy import java
 from streams.errors import BadSettings
-
-
-def fake(path: Path, version: str) -> Path:
-    path.write_text(f"#!/bin/sh\necho 'openjdk version \"{version}\"' >&2\n")
-    path.chmod(0o755)
-    return path
+from tests.conftest import fake_java
 
 
 def test_the_java_that_is_named_is_taken(tmp_path: Path) -> None:
-    named = fake(tmp_path / "java", "21.0.1")
+    named = fake_java(tmp_path / "java", "21.0.1")
 
     assert java.find(named) == java.Java(named, "21.0.1")
 
@@ -22,7 +17,7 @@ def test_the_java_that_is_named_is_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize("version", ["11.0.2", "1.8.0_392", "16"])
 def test_a_named_java_that_is_too_old_is_told(tmp_path: Path, version: str) -> None:
     with pytest.raises(BadSettings, match=f"ACTIVESET_JAVA must be a java of 17 or newer, .*{version}"):
-        java.find(fake(tmp_path / "java", version))
+        java.find(fake_java(tmp_path / "java", version))
 
 
 def test_a_named_java_that_does_not_run_is_told(tmp_path: Path) -> None:
@@ -31,7 +26,7 @@ def test_a_named_java_that_does_not_run_is_told(tmp_path: Path) -> None:
 
 
 def test_the_machines_java_comes_before_the_wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ours = fake(tmp_path / "java", "17.0.1")
+    ours = fake_java(tmp_path / "java", "17.0.1")
     monkeypatch.delenv("JAVA_HOME", raising=False)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
 
@@ -41,7 +36,7 @@ def test_the_machines_java_comes_before_the_wheels(tmp_path: Path, monkeypatch: 
 def test_the_wheels_java_serves_where_the_machine_has_none_or_an_old_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fake(tmp_path / "java", "11.0.2")
+    fake_java(tmp_path / "java", "11.0.2")
     monkeypatch.setenv("JAVA_HOME", str(tmp_path / "nowhere"))
     monkeypatch.setenv("PATH", str(tmp_path))
 

@@ -23,10 +23,10 @@ asyncio.run(main())
 """
 
 
-async def start(code: str, output: Path) -> process.Process:
+async def start(code: str, output: Path, *keeps: int) -> process.Process:
     """A program that has printed its first line."""
     with output.open("wb") as file:
-        started = await process.start([sys.executable, "-c", code], output=file)
+        started = await process.start([sys.executable, "-c", code], output=file, keeps=keeps)
     while not output.read_bytes():
         await asyncio.sleep(0.01)
     return started
@@ -58,11 +58,8 @@ async def test_a_program_is_in_a_session_of_its_own_so_that_ctrl_c_does_not_reac
 async def test_what_a_program_has_started_ends_with_it(tmp_path: Path) -> None:
     starter = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {SLEEPER!r}], close_fds=False)"
     reading, writing = os.pipe()  # closes when nobody holds the writing end any more
-    with (tmp_path / "out").open("wb") as output:
-        started = await process.start([sys.executable, "-c", starter], output=output, keeps=[writing])
+    started = await start(starter, tmp_path / "out", writing)
     os.close(writing)
-    while not (tmp_path / "out").read_bytes():
-        await asyncio.sleep(0.01)
 
     await process.end(started, 10)
 
