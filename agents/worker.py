@@ -7,24 +7,26 @@ import os
 import signal
 import tempfile
 import threading
+import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-import faust
-
-from agents import curate
+from agents.curate import Curator
 from streams import topics
 from streams.app import new_app
 from streams.errors import BadSettings
 from streams.lock import held_soon
+from streams.overrides import OurApp
 from streams.port import try_to_listen
 from streams.record import Record
 from streams.settings import Settings
 from tables import state
+from tables.state import State
 from web import views
+from web.active_set import ActiveSets
 
 log = logging.getLogger("activeset.worker")
 
@@ -36,19 +38,41 @@ HANDOVER_S = 15.0  # a worker that was told to stop may still have the folder fo
 class Worker:
     """One worker: its application, what its agents have done, and the error that must end it, if one came."""
 
-    app: faust.App
+    app: OurApp
     settings: Settings
-    outcomes: Counter[curate.Outcome] = field(default_factory=Counter)
+    state: State = field(init=False)
+    counts: Counter[str] = field(default_factory=Counter)
     fatal: asyncio.Future[BaseException] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
-    async def publish(self, record: Record) -> None:
-        """Publish a record and return when Kafka has it."""
+    async def publish(self, record: Record) -> int:
+        """Publish a record and return its offset when Kafka has it."""
         headers: Any = record.headers  # Faust's type knows no header without a value
         # Faust cuts to milliseconds; half of one keeps 0.123 from becoming 0.122.
         timestamp_s = None if record.timestamp_s is None else record.timestamp_s + 0.0005
-        await self.app.producer.send_and_wait(
+        told = await self.app.producer.send_and_wait(
             record.topic, record.key, record.value, record.partition, timestamp_s, headers
         )
+        return told.offset
+
+    async def take(self, partitions: Iterable[int], generation: int) -> None:
+        """Take over and restore partitions; what prevents that ends the worker."""
+        try:
+            await self.state.take(partitions, generation)
+        except Exception as why:  # noqa: BLE001 - told to the worker, which ends
+            await self.die(why)
+
+    async def leave(self, *_: object, **__: object) -> None:
+        """Let go of the partitions that are revoked, which with Faust's protocol are all."""
+        await self.state.leave()
+
+    def position(self, topic: str, partition: int) -> int:
+        """The offset of the next record to apply of a topic, by its name in Kafka."""
+        return self.state.position(topic.removeprefix(self.settings.topic_prefix), partition)
+
+    def count(self, what: str, times: int) -> None:
+        """Count what happened, to tell in the end."""
+        if times:
+            self.counts[what] += times
 
     async def die(self, why: BaseException) -> NoReturn:
         """End the worker and never come back, so that the record in hand is not acknowledged."""
@@ -61,15 +85,11 @@ class Worker:
 def build(settings: Settings) -> Worker:
     """A worker with all its parts joined, connected to nothing yet; needs a running event loop."""
     worker = Worker(new_app(settings), settings)
-    state.declare(worker.app, settings)
-    curate.declare(
-        worker.app,
-        settings,
-        publish=worker.publish,
-        fatal=worker.die,
-        sink=lambda outcome: worker.outcomes.update((outcome,)),
-    )
-    views.declare(worker.app)
+    worker.state = state.declare(worker.app, settings)
+    worker.app.keeper = worker
+    worker.app.on_partitions_revoked.connect(worker.leave)
+    Curator(settings, worker.state, worker.publish, worker.die, worker.count).declare(worker.app)
+    views.declare(worker.app, ActiveSets(settings, worker.state, worker.publish, lambda: time.time_ns() // 1_000_000))
     return worker
 
 
@@ -159,12 +179,13 @@ async def start(worker: Worker) -> None:
 
 async def end(worker: Worker, starting: asyncio.Task[None]) -> int:
     """Finish the record in hand, commit and leave the group: 0, or 1 if that does not end within 15 s."""
-    told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(worker.outcomes.items()))
+    told = ", ".join(f"{count} {what}" for what, count in sorted(worker.counts.items()))
     log.info("stopping; records since the start: %s", told or "none")
     try:
         async with asyncio.timeout(STOP_S):
             await worker.app.stop()
             await starting
+            await worker.state.leave()
     except TimeoutError:
         log.error("not stopped after %.0f s: ending anyway, Kafka will replay what was in hand", STOP_S)
         return 1

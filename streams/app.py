@@ -1,24 +1,24 @@
 """The Faust application, with every default that matters set on purpose."""
 
-import faust
-
+from streams.overrides import OurApp, OurTables
 from streams.record import MESSAGE_BYTES
 from streams.settings import Settings, in_url
 
 APP_ID = "activeset"
 
 
-def new_app(settings: Settings) -> faust.App:
+def new_app(settings: Settings) -> OurApp:
     """An application that has connected to nothing yet.
 
     Declares no topics (streams/topics.py does) and discovers no modules (agents/worker.py joins the parts).
     """
-    return faust.App(
+    return OurApp(
         id=settings.name(APP_ID),
         broker=[f"kafka://{address}" for address in settings.broker.split(",")],
         store="rocksdb://",
         datadir=str(settings.worker_dir),
         autodiscover=False,
+        TableManager=OurTables,
         key_serializer="raw",
         value_serializer="raw",
         topic_partitions=settings.partitions,

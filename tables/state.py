@@ -1,26 +1,232 @@
-"""The one table of the program: changelog-backed, on RocksDB, a database for every partition that a worker owns."""
+"""The state: the rows of the partitions that this worker owns, written changelog first.
 
-from typing import Any
+What an event changes is acknowledged by the changelog before RocksDB or a ranking shows it, with a last row that tells
+how far its topic has been applied. That row is the guard, by which an event counts once, and the position at which a
+worker goes on. So RocksDB is never ahead of Kafka, and whatever happens between two steps, a restart finds all of an
+event or nothing.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from itertools import islice
+from typing import Any, NamedTuple
 
 import faust
-from faust.types.tables import TableT
 
+from streams.errors import NotReady, UnknownProject
 from streams.settings import Settings
+from streams.topics import CHANGELOG
+from tables.batch import Changelog, Writer
+from tables.ranking import READ, Pool
+from tables.rows import Change, Kind, Rows, pack_int, prefix_of, progress_key, project_of, unpack_int
+from tables.store import Store
+
+log = logging.getLogger("activeset.state")
 
 MIB = 1024 * 1024
+LEAVE_S = 10.0  # less than the rebalance timeout (streams/app.py)
+SLICE = 5000  # rows of a scan between two steps of the event loop
+
+# Answers what rows an event changes, from the rows there are.
+Decide = Callable[[Rows], Awaitable[list[Change]]]
 
 
-def declare(app: faust.App, settings: Settings) -> TableT[Any, Any]:
+class At(NamedTuple):
+    """Where a record stands: its topic (without a prefix), partition and offset, and the generation it came in."""
+
+    topic: str
+    partition: int
+    offset: int
+    generation: int | None
+
+
+class Applied(StrEnum):
+    """What came of an event."""
+
+    NOW = "now"
+    BEFORE = "before"  # it had been applied already, and came again
+    ELSEWHERE = "elsewhere"  # the partition is not ours any more: whoever has it reads the event there
+
+
+@dataclass
+class Partition:
+    """What a worker holds of a partition that it owns. Whoever folds or writes holds the lock."""
+
+    number: int
+    generation: int
+    store: Store
+    writer: Writer
+    progress: dict[str, int] = field(default_factory=dict)
+    pools: dict[str, Pool] = field(default_factory=dict)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    building: asyncio.Lock = field(default_factory=asyncio.Lock)
+    moved: asyncio.Condition = field(default_factory=asyncio.Condition)
+    gone: bool = False
+
+    async def write(self, changes: list[Change], at: At) -> None:
+        """Write the rows of an event: to Kafka, here, to who looks on. The last one tells how far its topic is."""
+        changes = [*changes, (progress_key(at.topic), pack_int(at.offset))]
+        offset = await self.writer.append(changes)
+        self.store.write(changes, offset)
+        self.progress[at.topic] = at.offset
+        pool = self.pools.get(project_of(changes[0][0]))  # an event is about one project
+        if pool is not None:
+            pool.update(changes)
+        async with self.moved:
+            self.moved.notify_all()
+
+    async def leave(self) -> None:
+        """Let go, once the event in hand is written; or after a while, and Kafka will refuse what is still sent."""
+        try:
+            async with asyncio.timeout(LEAVE_S):
+                async with self.lock:
+                    self.gone = True
+                await self.writer.stop()
+        except TimeoutError:
+            log.error("partition %d: its last write did not end within %.0f s", self.number, LEAVE_S)
+        self.gone = True
+        async with self.moved:
+            self.moved.notify_all()
+
+
+class State:
+    """The partitions that this worker owns."""
+
+    def __init__(self, store: Callable[[int], Store], changelog: Changelog) -> None:
+        """Owns nothing yet.
+
+        store: opens the rows of a partition.
+        """
+        self._store = store
+        self._changelog = changelog
+        self._owned: dict[int, Partition] = {}
+
+    async def take(self, partitions: Iterable[int], generation: int) -> None:
+        """Take over partitions: shut out who wrote them before, and restore what is missing here from the changelog.
+
+        Whatever ends it, also another rebalance, leaves nothing behind.
+        """
+        await self.leave()
+        taken = {
+            number: Partition(number, generation, self._store(number), self._changelog.writer(number))
+            for number in partitions
+        }
+        try:
+            await asyncio.gather(*(each.writer.start() for each in taken.values()))
+            await self._restore(taken)
+        except BaseException:
+            await asyncio.shield(asyncio.gather(*(each.writer.stop() for each in taken.values())))
+            raise
+        self._owned = taken
+
+    async def _restore(self, taken: dict[int, Partition]) -> None:
+        positions = {number: each.store.offset + 1 for number, each in taken.items()}
+        count = 0
+        async for part in self._changelog.read(positions):
+            taken[part.partition].store.write(part.changes, part.offset)
+            count += len(part.changes)
+        if count:
+            log.info("restored %d rows from the changelog", count)
+        head = len(progress_key(""))
+        for each in taken.values():
+            each.progress = {key[head:].decode(): unpack_int(row) for key, row in each.store.scan(progress_key(""))}
+
+    async def leave(self) -> None:
+        """Let go of all partitions, once the events in hand are written."""
+        left, self._owned = self._owned, {}
+        await asyncio.gather(*(each.leave() for each in left.values()))
+
+    def position(self, topic: str, partition: int) -> int:
+        """The offset of the next record of a topic that is to be applied: 0 if none was."""
+        return self.owned(partition).progress.get(topic, -1) + 1
+
+    def owned(self, partition: int) -> Partition:
+        """A partition that this worker owns and has restored.
+
+        Raises:
+            NotReady: it does not.
+        """
+        if partition not in self._owned:
+            raise NotReady(f"partition {partition} is not here, or not restored yet")
+        return self._owned[partition]
+
+    async def apply(self, at: At, decide: Decide) -> Applied:
+        """Apply an event: read, decide and write as one step of its partition. This is the only way that rows change.
+
+        decide: which rows the event changes, from the rows there are. What it raises leaves everything as it is.
+
+        Raises:
+            KafkaError: the write is ambiguous, and the worker must end.
+        """
+        partition = self._owned.get(at.partition)
+        if partition is None or partition.generation != at.generation:
+            return Applied.ELSEWHERE
+        async with partition.lock:
+            if partition.gone:
+                return Applied.ELSEWHERE
+            if at.offset <= partition.progress.get(at.topic, -1):
+                return Applied.BEFORE
+            await partition.write(await decide(partition.store), at)
+        return Applied.NOW
+
+    async def reached(self, partition: Partition, topic: str, offset: int) -> None:
+        """Wait until a record of a topic is applied, by the owner that this worker was when it asked.
+
+        Raises:
+            NotReady: the partition went before that.
+        """
+        async with partition.moved:
+            await partition.moved.wait_for(lambda: partition.gone or partition.progress.get(topic, -1) >= offset)
+        if partition.gone:
+            raise NotReady(f"partition {partition.number} went to another worker")
+
+    async def pool(self, partition: Partition, project: str) -> Pool:
+        """What is known of a project, for its ranking: built on first use, then kept up with every event.
+
+        Raises:
+            UnknownProject: no event has told of it.
+        """
+        async with partition.building:
+            if project not in partition.pools:
+                if partition.store.get([prefix_of(project, Kind.PROJECT)]) == [None]:
+                    raise UnknownProject(f"there is no project {project!r}")
+                # In slices, no iterator kept between them. Events go on: what they write is in the scan, or taken here
+                # already and read once more.
+                pool = partition.pools[project] = Pool(project)
+                try:
+                    await self._build(pool, partition.store)
+                except BaseException:  # whoever asked may have gone
+                    del partition.pools[project]
+                    raise
+            return partition.pools[project]
+
+    async def _build(self, pool: Pool, store: Store) -> None:
+        for kind in sorted(READ):
+            prefix = after = prefix_of(pool.project_id, kind)
+            while rows := list(islice(store.scan(prefix, after), SLICE)):
+                pool.update(rows)
+                after = rows[-1][0] + b"\0"
+                await asyncio.sleep(0)
+
+
+def declare(app: faust.App, settings: Settings) -> State:
     """The table `state`; its changelog is one of the topics of streams/topics.py.
 
     Keys and values are bytes. All kinds of rows share it, told apart by a prefix: one changelog then keeps the rows of
     an event together and in order, and RocksDB's costs, which are per table and partition, are paid once.
     """
-    return app.Table(
+    table: Any = app.Table(
         "state",
         partitions=settings.partitions,
         key_type=bytes,
         value_type=bytes,
         # Faust's defaults (a 2 GiB cache and 3 x 64 MiB of write buffers for each partition) do not suit a laptop.
         options={"block_cache_size": 64 * MIB, "write_buffer_size": 16 * MIB, "max_write_buffer_number": 2},
+    )
+    return State(
+        lambda partition: Store(table.data._db_for_partition(partition)),  # opened by Faust, when it is assigned
+        Changelog(settings.broker, settings.name(CHANGELOG.name)),
     )

@@ -21,7 +21,9 @@ ALL = list(range(8))
 
 
 def event(project: str) -> bytes:
-    return json.dumps({"workspace_id": "w", "project_id": project, "timestamp": 1}).encode()
+    """An upload of one image."""
+    medium = {"dataset_storage_id": "s", "media_type": "image", "media_id": "m1"}
+    return json.dumps({"workspace_id": "w", "project_id": project, "timestamp": 1, **medium}).encode()
 
 
 async def read(kafka: str, topic: str) -> list[tuple[int, bytes, dict[str, bytes]]]:
@@ -195,16 +197,16 @@ async def test_a_kafka_that_is_not_there_ends_the_start_with_1_and_a_sentence(st
     assert "activeset: no Kafka that serves us at 127.0.0.1:1" in worker.said()
 
 
-async def test_the_readmes_example_is_heard(kafka: str, prefix: str, start: Start) -> None:
+async def test_the_readmes_example_of_another_client_is_heard(kafka: str, prefix: str, start: Start) -> None:
     worker = await start(*WORKER, broker=kafka, topic_prefix=prefix)
     await until(worker.partitions, worker)
     readme = Path(__file__).parents[2].joinpath("README.md").read_text()
-    example = readme.partition("```python\n")[2].partition("```")[0]
+    example = "from confluent_kafka" + readme.partition("from confluent_kafka")[2].partition("```")[0]
     assert "127.0.0.1:43333" in example
-    example = example.replace("127.0.0.1:43333", kafka).replace("project_deletions", f"{prefix}project_deletions")
+    example = example.replace("127.0.0.1:43333", kafka).replace("media_uploads", f"{prefix}media_uploads")
 
     exec(example)
 
-    await until(partial(through, kafka, prefix, "project_deletions", 1), worker)
+    await until(partial(through, kafka, prefix, "media_uploads", 1), worker)
     assert await worker.stop() == 0
     assert "records since the start: 1 heard" in worker.said()

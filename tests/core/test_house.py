@@ -8,6 +8,7 @@ import pytest
 
 from streams.settings import Settings
 from streams.topics import TOPICS
+from web.views import ROUTES
 
 HOUSE = Path(__file__).parents[2]
 # A folder may import those after it. `deploy` runs the others as programs, and knows only what is said.
@@ -15,7 +16,10 @@ ORDER = ("agents", "web", "tables", "streams")
 MAY_IMPORT = {**{folder: {*ORDER[place:]} for place, folder in enumerate(ORDER)}, "deploy": {"deploy", "streams"}}
 DOORS = {
     "streams/app.py",
+    "streams/overrides.py",
+    "streams/producer.py",
     "streams/topics.py",
+    "tables/batch.py",
     "tables/state.py",
     "web/views.py",
     "agents/curate.py",
@@ -88,6 +92,12 @@ def test_the_readme_lists_the_topics_there_are() -> None:
     wanted = [f"| `{topic.name}` | {topic.meaning} | {topic.kept} |" for topic in TOPICS]
 
     assert table_under("| topic |") == wanted
+
+
+def test_the_readme_lists_the_routes_there_are() -> None:
+    wanted = [f"| `GET {route.path}` | {route.meaning} |" for route in ROUTES]
+
+    assert table_under("| route |") == wanted
 
 
 def table_under(head: str) -> list[str]:

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from faust.types import TP
+from faust.types.tuples import RecordMetadata
 
 from agents.worker import Worker, build, checked
 from deploy.kafka import free_ports
@@ -91,8 +93,8 @@ async def test_a_record_is_published_when_kafka_has_it_and_not_before(worker: Wo
         await asyncio.sleep(0)
 
     assert await asyncio.wait([publishing], timeout=0) == (set(), {publishing})
-    acknowledged.set_result(None)
-    await publishing
+    acknowledged.set_result(RecordMetadata("t", 1, TP("t", 1), 41))
+    assert await publishing == 41
     assert int(sent[0][-1]["timestamp"] * 1000) == 1767225600123
 
 

@@ -1,0 +1,102 @@
+"""The columns of a chunk of artifacts: checked, as arrays, and without the rows that hold no numbers."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streams.errors import MalformedEvent
+from streams.events import ArtifactsInferred
+from streams.media import Medium
+from streams.tensors import Array, array_of
+
+SUM_TOLERANCE = 0.02  # of a distribution in half precision over many classes
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What a chunk says of its media, a row for each region of one; columns that were not sent are None.
+
+    probabilities: (rows, classes), the mean of the passes if there were several; each row a distribution, or with
+    `multi_label` a probability for each class.
+    features: (rows, D), spatial axes averaged away.
+    left_out: rows that had a number that is not finite, and are not here.
+    """
+
+    media: list[Medium]
+    labels: list[str | None]
+    probabilities: Array | None
+    features: Array | None
+    left_out: int
+
+
+def columns(event: ArtifactsInferred) -> Columns:
+    """The columns of a chunk; rows with a number that is not finite are left out by themselves.
+
+    Where no label was sent, the predicted one is the class of the largest probability, if the classes are named.
+
+    Raises:
+        MalformedEvent: columns of unequal length, a tensor that does not fit its shape, or numbers that are no
+            probabilities.
+    """
+    rows = len(event.media)
+    given: dict[str, Array] = {}
+    if event.probabilities is not None:
+        given["probabilities"] = array_of("probabilities", event.probabilities, axes=(2, 3))
+    if event.features is not None:
+        given["features"] = array_of("features", event.features, axes=(2, 3, 4))
+    for name, column in (event.utilities or {}).items():
+        given[f"utilities.{name}"] = array_of(f"utilities.{name}", column, axes=(1,))
+    lengths = {name: len(array) for name, array in given.items()}
+    if event.labels is not None:
+        lengths["labels"] = len(event.labels)
+    for name, length in lengths.items():
+        if length != rows:
+            raise MalformedEvent(f"{name} must have as many rows as media, {rows}, not {length}")
+    probabilities, features = given.get("probabilities"), given.get("features")
+    finite = np.ones(rows, dtype=bool)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is too large for a row of a table is not finite there
+        if features is not None:
+            features = given["features"] = flat(features)
+        for array in given.values():
+            finite &= np.isfinite(array.astype(np.float32)).all(axis=tuple(range(1, array.ndim)))
+    kept = np.flatnonzero(finite)
+    if probabilities is not None:
+        probabilities = distributions(probabilities[kept], event)
+    if features is not None:
+        features = features[kept]
+    labels = labels_of(event, kept, probabilities)
+    return Columns([event.media[i] for i in kept], labels, probabilities, features, rows - len(kept))
+
+
+def distributions(given: Array, event: ArtifactsInferred) -> Array:
+    """Probabilities of shape (rows, classes), checked; several passes become their mean."""
+    classes = given.shape[-1]
+    if len(given) and event.classes is not None and len(event.classes) != classes:
+        raise MalformedEvent(f"classes must name the {classes} columns of probabilities, not {len(event.classes)}")
+    if given.size and not (given.min() >= 0 and given.max() <= 1):
+        raise MalformedEvent("probabilities must be in 0..1")
+    if not event.multi_label and given.size:
+        sums = given.sum(axis=-1)
+        off = np.abs(sums - 1)
+        if off.max() > SUM_TOLERANCE:
+            worst = float(sums.flat[off.argmax()])
+            raise MalformedEvent(f"probabilities must sum to 1 in each row, not to {worst:.6g}; or set multi_label")
+    return given.mean(axis=1) if given.ndim == 3 else given
+
+
+def flat(features: Array) -> Array:
+    """Features of shape (rows, D): axes of length 1 are dropped, then those behind D, spatial ones, averaged."""
+    shape = [length for length in features.shape[1:] if length > 1] or [1]
+    squeezed = features.reshape(len(features), *shape)
+    return squeezed.mean(axis=tuple(range(2, squeezed.ndim))) if squeezed.ndim > 2 else squeezed
+
+
+def labels_of(event: ArtifactsInferred, kept: NDArray[np.intp], probabilities: Array | None) -> list[str | None]:
+    """The label of each row that is kept: as sent (of several, the first), else of the largest probability."""
+    if event.labels is not None:
+        sent = [event.labels[i] for i in kept]
+        return [(each[0] if each else None) if isinstance(each, list) else each for each in sent]
+    if probabilities is None or event.classes is None or event.multi_label:
+        return [None] * len(kept)
+    return [event.classes[i] for i in probabilities.argmax(axis=1)]

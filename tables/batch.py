@@ -1,0 +1,115 @@
+"""The batch path to and from the changelog: rows appended in transactions by one writer, and read back.
+
+A partition's writer has a transactional id of its own: whoever takes the partition over starts one with the same id,
+and from then on Kafka refuses what a former owner still sends.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import NamedTuple
+
+from aiokafka import TopicPartition
+from aiokafka.consumer import AIOKafkaConsumer
+from aiokafka.producer import AIOKafkaProducer
+
+from streams.record import MESSAGE_BYTES
+from tables.rows import Change
+
+BATCH_BYTES = 1024 * 1024  # a record batch; a row is far smaller (streams/events.py, UPLOAD_BYTES)
+
+
+class Writer:
+    """The one writer of a partition of the changelog."""
+
+    def __init__(self, broker: str, topic: str, partition: int) -> None:
+        self.topic = topic
+        self.partition = partition
+        self._producer = AIOKafkaProducer(
+            bootstrap_servers=broker,
+            transactional_id=f"{topic}-{partition}",
+            acks="all",
+            max_batch_size=BATCH_BYTES,
+            max_request_size=MESSAGE_BYTES,
+            request_timeout_ms=20_000,
+        )
+
+    async def start(self) -> None:
+        """Take the partition over: nobody who had it before can write to it any more."""
+        await self._producer.start()
+
+    async def stop(self) -> None:
+        """Close the connections."""
+        await self._producer.stop()
+
+    async def append(self, changes: Sequence[Change]) -> int:
+        """Append rows as one transaction; the answer is the offset of the last one, which Kafka has by then.
+
+        Raises:
+            KafkaError: it may or may not have been written. Whoever writes must end; what is restored is the truth.
+        """
+        await self._producer.begin_transaction()
+        sent = []
+        batch, count = self._producer.create_batch(), 0
+        for key, value in changes:
+            if batch.append(key=key, value=value, timestamp=None) is None:  # it is full
+                sent.append(await self._producer.send_batch(batch, self.topic, partition=self.partition))
+                batch, count = self._producer.create_batch(), 0
+                batch.append(key=key, value=value, timestamp=None)
+            count += 1
+        sent.append(await self._producer.send_batch(batch, self.topic, partition=self.partition))
+        await self._producer.commit_transaction()
+        last = [await each for each in sent][-1]
+        return int(last.offset) + count - 1  # Kafka tells the offset of a batch's first record
+
+
+class Slice(NamedTuple):
+    """Rows of one partition as they were appended, and the offset of the record before the next slice."""
+
+    partition: int
+    changes: list[Change]
+    offset: int
+
+
+async def read(broker: str, topic: str, positions: Mapping[int, int]) -> AsyncIterator[Slice]:
+    """Read partitions of a changelog to the ends that they have now, only what was committed.
+
+    positions: where to begin, for each partition.
+    """
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=broker,
+        enable_auto_commit=False,
+        isolation_level="read_committed",
+        auto_offset_reset="earliest",
+        max_partition_fetch_bytes=MESSAGE_BYTES,
+    )
+    await consumer.start()
+    try:
+        partitions = {TopicPartition(topic, partition): offset for partition, offset in positions.items()}
+        consumer.assign([*partitions])
+        for partition, offset in partitions.items():
+            consumer.seek(partition, offset)
+        behind = await consumer.end_offsets([*partitions])
+        while behind:
+            for partition, records in (await consumer.getmany(timeout_ms=100)).items():
+                rows: list[Change] = [(record.key or b"", record.value) for record in records]
+                yield Slice(partition.partition, rows, records[-1].offset)
+            for partition in [each for each, end in behind.items() if await consumer.position(each) >= end]:
+                consumer.pause(partition)
+                del behind[partition]
+    finally:
+        await consumer.stop()
+
+
+class Changelog:
+    """The changelog of the table: who writes a partition of it, and how it is read back."""
+
+    def __init__(self, broker: str, topic: str) -> None:
+        self._broker = broker
+        self._topic = topic
+
+    def writer(self, partition: int) -> Writer:
+        """A new writer of a partition, not started."""
+        return Writer(self._broker, self._topic, partition)
+
+    def read(self, positions: Mapping[int, int]) -> AsyncIterator[Slice]:
+        """What was written to some partitions, from an offset on in each; see `read`."""
+        return read(self._broker, self._topic, positions)

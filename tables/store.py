@@ -1,0 +1,45 @@
+"""The rows of one partition in RocksDB: read, and written together with the offset up to which they are true."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from rocksdict import Rdict, WriteBatch
+
+from tables.rows import Change
+
+OFFSET = b"__faust\0offset__"  # where Faust looks for it, too
+
+
+class Store:
+    """A partition's RocksDB. No iterator over it may outlive a step of the event loop: it keeps the files locked."""
+
+    def __init__(self, database: Rdict) -> None:
+        self._database: Any = database
+
+    def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The values of some keys; None where there is no row."""
+        values: list[bytes | None] = self._database.get(list(keys)) if keys else []
+        return values
+
+    def scan(self, prefix: bytes, after: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """All rows whose keys start with a prefix, in order of their keys, from a key on."""
+        for key, value in self._database.items(from_key=max(prefix, after)):
+            if not key.startswith(prefix):
+                return
+            yield key, value
+
+    def write(self, changes: Iterable[Change], offset: int) -> None:
+        """Write rows at once, with the changelog's offset up to which all rows are here."""
+        batch = WriteBatch(raw_mode=True)
+        for key, value in changes:
+            if value is None:
+                batch.delete(key)
+            else:
+                batch.put(key, value)
+        batch.put(OFFSET, str(offset).encode())
+        self._database.write(batch)
+
+    @property
+    def offset(self) -> int:
+        """The changelog's offset up to which all rows are here; -1 if none is."""
+        return int(self._database.get(OFFSET) or -1)

@@ -1,0 +1,78 @@
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError
+
+from streams.record import MESSAGE_BYTES
+from tables.batch import Changelog
+from tables.rows import Change
+
+
+@pytest.fixture
+async def changelog(kafka: str, prefix: str) -> Changelog:
+    """A changelog with two partitions."""
+    topic = f"{prefix}changelog"
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
+    await admin.start()
+    config = {"max.message.bytes": str(MESSAGE_BYTES), "cleanup.policy": "compact"}
+    await admin.create_topics([NewTopic(topic, 2, 1, topic_configs=config)])
+    await admin.close()
+    return Changelog(kafka, topic)
+
+
+async def read(changelog: Changelog, position: int = 0) -> list[Change]:
+    return [change async for part in changelog.read({0: position, 1: 0}) for change in part.changes]
+
+
+async def test_rows_are_read_as_they_were_written_and_from_any_place_on(changelog: Changelog) -> None:
+    writer = changelog.writer(0)
+    await writer.start()
+
+    first = await writer.append([(b"a", b"1"), (b"b", None)])
+    second = await writer.append([(b"c", b"3")])
+    await writer.stop()
+
+    assert (first, second) == (1, 3)  # between them Kafka has put a record that tells of the end of a transaction
+    assert await read(changelog) == [(b"a", b"1"), (b"b", None), (b"c", b"3")]
+    assert await read(changelog, first + 1) == [(b"c", b"3")]
+    assert await read(changelog, second + 1) == []
+
+
+async def test_the_rows_of_an_event_may_be_more_than_one_batch(changelog: Changelog) -> None:
+    rows: list[Change] = [(b"%d" % n, bytes(100_000)) for n in range(50)]
+    writer = changelog.writer(0)
+    await writer.start()
+
+    assert await writer.append(rows) == 49
+
+    await writer.stop()
+    assert await read(changelog) == rows
+
+
+async def test_a_former_writer_is_refused_once_another_has_started(changelog: Changelog) -> None:
+    former, latter = changelog.writer(0), changelog.writer(0)
+    await former.start()
+    await former.append([(b"a", b"1")])
+    await latter.start()
+    await latter.append([(b"a", b"2")])
+
+    with pytest.raises(KafkaError):
+        await former.append([(b"a", b"stale")])
+
+    await former.stop()
+    await latter.stop()
+    assert await read(changelog) == [(b"a", b"1"), (b"a", b"2")]
+
+
+async def test_what_a_writer_left_unfinished_is_never_read(changelog: Changelog) -> None:
+    former, latter = changelog.writer(0), changelog.writer(0)
+    await former.start()
+    kafka = former._producer
+    await kafka.begin_transaction()
+    await kafka.send_and_wait(former.topic, b"half", b"a", partition=0)
+
+    await latter.start()
+    await latter.append([(b"b", b"whole")])
+
+    await former.stop()
+    await latter.stop()
+    assert await read(changelog) == [(b"b", b"whole")]

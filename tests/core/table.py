@@ -1,0 +1,67 @@
+"""The rows of a partition in a dict, and events that it hears."""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from agents.decide import decide
+from streams.events import decode
+from streams.media import Image
+from streams.record import Record
+from tables.rows import SCORE, Kind, medium_bytes, prefix_of
+
+NOW = 1_767_225_600_000
+
+
+class Table(dict[bytes, bytes]):
+    """The rows of a partition, in a dict."""
+
+    def get(self, keys: Sequence[bytes]) -> list[bytes | None]:  # type: ignore[override] # the rows', not the dict's
+        return [super(Table, self).get(key) for key in keys]
+
+    def scan(self, prefix: bytes) -> Iterable[tuple[bytes, bytes]]:
+        return [(key, self[key]) for key in sorted(self) if key.startswith(prefix)]
+
+    async def hears(self, topic: str, offset: int = 0, **event: Any) -> None:
+        whole = {"workspace_id": "w", "project_id": "p", "timestamp": NOW, **event}
+        record = Record(topic, 0, whole["project_id"].encode(), json.dumps(whole).encode(), [])
+        for key, value in await decide(decode(record, topic), self, offset, lambda *_: None):
+            if value is None:
+                del self[key]
+            else:
+                self[key] = value
+
+    def kind(self, kind: Kind) -> dict[bytes, bytes]:
+        """The rows of a kind."""
+        prefix = prefix_of("p", kind)
+        return {key[len(prefix) :]: value for key, value in self.scan(prefix)}
+
+    def slots(self, image: str) -> Any:
+        """The two slots of an image's scores."""
+        [value] = [value for key, value in self.kind(Kind.SCORE).items() if key.endswith(medium_bytes(Image(image)))]
+        return np.frombuffer(value, SCORE)[0]
+
+
+def chunk(model: str, *images: str, **more: Any) -> dict[str, Any]:
+    return {
+        "dataset_storage_id": "s",
+        "task_id": "t",
+        "model_id": model,
+        "batch_id": f"batch of {model}",
+        "subset": "unseen",
+        "chunk": 0,
+        "last": True,
+        "media": [{"media_type": "image", "media_id": each} for each in images],
+        "probabilities": [[0.75, 0.25]] * len(images),
+        "features": [[float(len(images)), float(n)] for n in range(len(images))],
+        **more,
+    }
+
+
+def picks(*images: str) -> list[dict[str, Any]]:
+    return [
+        {"medium": {"media_type": "image", "media_id": each}, "rank": n, "score": 0.0}
+        for n, each in enumerate(images, 1)
+    ]

@@ -1,0 +1,171 @@
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agents import fold as folds
+from agents.fold import references
+from streams.events import ArtifactsInferred, decode
+from streams.media import Image
+from streams.record import Record
+from tables.rows import GRANT, Kind, medium_bytes, number_of
+from tests.core.table import NOW, Table, chunk, picks
+
+
+async def test_of_two_events_the_later_timestamp_wins_and_among_equals_the_logs_order() -> None:
+    table = Table()
+    for at, name in ((NOW, "first"), (NOW - 1, "older"), (NOW, "second")):
+        await table.hears("project_updates", timestamp=at, dataset_storage_id="s", name=name)
+
+    [told] = table.kind(Kind.PROJECT).values()
+
+    assert json.loads(told[8:])["name"] == "second"
+
+
+async def test_the_scores_of_the_two_latest_models_are_kept_side_by_side() -> None:
+    table = Table()
+    for n, model in enumerate(("a", "b", "a", "c")):
+        await table.hears("inference_artifacts", **chunk(model, "m1", timestamp=NOW + n))
+    await table.hears("inference_artifacts", **chunk("old", "m1", timestamp=NOW))
+
+    slots = table.slots("m1")
+
+    assert set(slots["model"]) == {number_of("a"), number_of("c")}
+    assert set(slots["at"]) == {NOW + 2, NOW + 3}
+    assert slots["margin"] == pytest.approx([0.5, 0.5])
+
+
+async def test_media_without_a_prediction_have_a_row_without_utilities() -> None:
+    table = Table()
+    blind = [{"media_type": "image", "media_id": each} for each in ("m1", "m2")]
+
+    await table.hears("inference_artifacts", **chunk("a", "m1", no_prediction=blind))
+
+    assert np.nanmax(table.slots("m1")["margin"]) == pytest.approx(0.5)
+    assert (table.slots("m2")["at"].max(), np.isnan(table.slots("m2")["margin"]).all()) == (NOW, True)
+
+
+async def test_of_a_batchs_seen_media_those_with_the_smallest_hash_are_kept_in_whatever_order_they_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(folds, "REFERENCES", 5)
+    images = [f"m{n}" for n in range(12)]
+    kept = []
+    for order in (images, images[::-1]):
+        table = Table()
+        for n, part in enumerate((order[:4], order[4:])):
+            await table.hears("inference_artifacts", **chunk("a", *part, subset="seen", chunk=n, last=n == 1))
+        kept.append({key[24:36] for key in table.kind(Kind.REFERENCE)})
+
+    assert kept[0] == kept[1] == set(sorted(medium_bytes(Image(each)) for each in images)[:5])
+
+
+async def test_unseen_rows_are_measured_against_the_seen_ones_of_their_batch() -> None:
+    table = Table()
+    seen = [[-5.0, 0.0], [0.0, 0.1], [5.0, 0.0]]
+
+    await table.hears(
+        "inference_artifacts",
+        **chunk("a", "s1", "s2", "s3", subset="seen", last=False, features=seen, labels=["x"] * 3),
+    )
+    await table.hears("inference_artifacts", **chunk("a", "m1", chunk=1, features=[[1.0, 5.0]]))
+
+    assert max(table.slots("m1")["fre_class_agnostic"]) == pytest.approx((5 - 0.1 / 3) ** 2, rel=1e-4)
+
+
+async def test_references_of_another_length_are_left_out() -> None:
+    table = Table()
+    await table.hears("inference_artifacts", **chunk("a", "s1", "s2", subset="seen", features=[[1.0], [2.0]]))
+    await table.hears("inference_artifacts", **chunk("a", "s3", subset="seen", features=[[1.0, 2.0]], chunk=1))
+    whole = {"workspace_id": "w", "project_id": "p", "timestamp": NOW, **chunk("a")}
+    event = decode(
+        Record("", 0, b"p", json.dumps({**whole, "probabilities": None, "features": None}).encode(), []),
+        "inference_artifacts",
+    )
+    assert isinstance(event, ArtifactsInferred)
+
+    found = references(event, table)
+
+    assert found is not None
+    assert found.shape in ((2, 1), (1, 2))
+
+
+async def test_references_go_when_a_later_batch_of_the_task_is_complete() -> None:
+    table = Table()
+    await table.hears("inference_artifacts", **chunk("a", "m1", "m2", subset="seen"))
+    await table.hears("inference_artifacts", **chunk("b", "m1", subset="seen", last=False, timestamp=NOW + 1))
+    assert len(table.kind(Kind.REFERENCE)) == 3
+
+    await table.hears("inference_artifacts", **chunk("b", "m2", chunk=1, timestamp=NOW + 1))
+
+    assert len(table.kind(Kind.REFERENCE)) == 1
+
+
+async def test_who_asked_first_keeps_a_medium_until_it_runs_out_or_a_reset() -> None:
+    table = Table()
+
+    async def holders(offset: int, request: str, **more: Any) -> dict[bytes, int]:
+        about = {"change": "granted", "request_id": request, "media": picks("m1", "m2"), **more}
+        await table.hears("active_set_events", offset, **about)
+        rows = table.kind(Kind.GRANT)
+        return {key: int(np.frombuffer(row, GRANT)["holder"][0]) for key, row in rows.items()}
+
+    first = await holders(0, "first", media=picks("m1"))
+    lease = await holders(1, "lease", expires_at=NOW + 10)
+    again = await holders(2, "again")
+    later = await holders(3, "later", timestamp=NOW + 10)
+    await table.hears("active_set_events", 4, change="reset", request_id="reset")
+    after = await holders(5, "after", timestamp=NOW + 11)
+
+    m1, m2 = (medium_bytes(Image(each)) for each in ("m1", "m2"))
+    first_, lease_, later_, after_ = (number_of(each) for each in ("first", "lease", "later", "after"))
+    assert first == {m1: first_}
+    assert lease == again == {m1: first_, m2: lease_}
+    assert later == {m1: first_, m2: later_}
+    assert after == {m1: after_, m2: after_}
+
+
+def image(n: int) -> dict[str, Any]:
+    return {"media_type": "image", "media_id": f"m{n}"}
+
+
+numbers = st.integers(0, 3)
+many = st.lists(numbers)
+times = st.integers(NOW, NOW + 3)
+TOLD: dict[str, dict[str, st.SearchStrategy[Any]]] = {
+    "project_updates": {"name": numbers.map(str), "dataset_storage_id": st.just("s")},
+    "media_uploads": {"media": many.map(lambda ns: [image(n) for n in ns]), "dataset_storage_id": st.just("s")},
+    "media_deletions": {"media": many.map(lambda ns: [image(n) for n in ns]), "dataset_storage_id": st.just("s")},
+    "annotation_updates": {"media_id": numbers.map(str),
+                           "states": st.sampled_from([{"t": "none"}, {"t": "annotated"}])},
+    "model_activations": {"task_id": st.just("t"), "model_id": numbers.map(str)},
+    "inference_artifacts": {"model": numbers.map(str), "images": many.map(lambda ns: [f"m{n}" for n in ns]),
+                            "chunk": numbers, "last": st.booleans(), "subset": st.sampled_from(["seen", "unseen"])},
+    "active_set_events": {"change": st.sampled_from(["granted", "reset"]), "request_id": numbers.map(str),
+                          "media": st.sets(numbers).map(lambda ns: picks(*(f"m{n}" for n in ns)))},
+}  # fmt: skip
+histories = st.fixed_dictionaries(
+    {topic: st.lists(st.fixed_dictionaries({"timestamp": times, **told}), max_size=4) for topic, told in TOLD.items()}
+)
+
+
+@given(history=histories, random=st.randoms(use_true_random=False))
+async def test_topics_that_are_interleaved_anyhow_fold_to_the_same_rows(
+    history: dict[str, list[dict[str, Any]]], random: Any
+) -> None:
+    tables = []
+    for shuffled in (False, True):
+        table, left = Table(), {topic: [*enumerate(map(dict, events))] for topic, events in history.items()}
+        while any(left.values()):
+            topics = [topic for topic in left if left[topic]]
+            topic = random.choice(topics) if shuffled else topics[0]
+            offset, event = left[topic].pop(0)
+            if topic == "inference_artifacts":
+                event = chunk(event.pop("model"), *event.pop("images"), **event)
+            await table.hears(topic, offset, **event)
+        tables.append(table)
+
+    assert tables[0] == tables[1]

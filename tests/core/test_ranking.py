@@ -1,0 +1,172 @@
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tables.ranking import NEVER_SCORED, Place, Pool, ranked
+from tables.rows import prefix_of
+from tests.core.table import NOW, Table, chunk
+
+
+def pool_of(table: Table) -> Pool:
+    pool = Pool("p")
+    pool.update(table.scan(prefix_of("p")))
+    return pool
+
+
+async def told(*images: str, tasks: tuple[dict[str, Any], ...] = ({"task_id": "t"},), **more: Any) -> Table:
+    """A project with images."""
+    table = Table()
+    await table.hears("project_updates", dataset_storage_id="s", tasks=list(tasks), **more)
+    media = [{"media_type": "image", "media_id": each} for each in images]
+    await table.hears("media_uploads", dataset_storage_id="s", media=media)
+    return table
+
+
+def margins(*wanted: float) -> list[list[float]]:
+    return [[1 - each / 2, each / 2] for each in wanted]
+
+
+def by_label(places: list[Place]) -> list[tuple[str, float]]:
+    return [(place.reasons[0]["label"], round(place.score, 3)) for place in places]
+
+
+def test_ranks_are_divided_by_the_size_of_the_largest_stratum() -> None:
+    utility = np.array([5.0, 1.0, 3.0, 2.0, 9.0])
+    strata = np.array([1, 1, 1, 1, 2], dtype=np.uint64)
+
+    assert ranked(utility, strata, np.arange(5, dtype=np.uint64)).tolist() == [0.0, 0.75, 0.25, 0.5, 0.0]
+    assert ranked(utility[:0], strata[:0], strata[:0]).tolist() == []
+
+
+def test_equal_utilities_are_ranked_by_chance() -> None:
+    chance = np.array([3, 1, 2], dtype=np.uint64)
+
+    assert ranked(np.ones(3), np.zeros(3, np.uint64), chance).tolist() == pytest.approx([2 / 3, 0, 1 / 3])
+
+
+@pytest.mark.parametrize(
+    ("task", "wanted"),
+    [
+        ({"task_type": "classification"}, [("a", 0.0), ("b", 0.0), ("a", 0.333), ("a", 0.667)]),
+        ({"task_type": "classification", "multi_label": True}, [("a", 0.0), ("a", 0.25), ("a", 0.5), ("b", 0.75)]),
+        ({"task_type": "detection"}, [("a", 0.0), ("a", 0.25), ("a", 0.5), ("b", 0.75)]),
+    ],
+)
+async def test_labels_are_ranked_by_themselves_where_each_medium_has_one(
+    task: dict[str, Any], wanted: list[tuple[str, float]]
+) -> None:
+    table = await told("m1", "m2", "m3", "m4", tasks=({"task_id": "t", **task},))
+    scores = {"labels": ["a", "a", "a", "b"], "probabilities": margins(0.9, 0.8, 0.7, 0.1)}
+    await table.hears("inference_artifacts", **chunk("model", "m1", "m2", "m3", "m4", **scores))
+
+    assert sorted(by_label(pool_of(table).top("t", 9, NOW)), key=lambda each: (each[1], each[0])) == wanted
+
+
+async def test_media_in_which_the_model_found_nothing_stand_in_the_middle() -> None:
+    table = await told("m1", "m2", "m3", "blind")
+    blind = [{"media_type": "image", "media_id": "blind"}]
+    scores = {"probabilities": margins(0.9, 0.5, 0.1), "labels": ["a", "b", "c"], "no_prediction": blind}
+    await table.hears("inference_artifacts", **chunk("model", "m1", "m2", "m3", **scores))
+
+    utilities = [place.reasons[0]["utility"] for place in pool_of(table).top("t", 9, NOW)]
+
+    assert utilities == pytest.approx([0.9, 0.5, 0.5, 0.1])
+
+
+async def test_where_only_features_came_the_reconstruction_error_counts() -> None:
+    table = await told("m1", "m2")
+    seen = {"subset": "seen", "features": [[-5.0, 0.0], [0.0, 0.1], [5.0, 0.0]], "last": False, "probabilities": None}
+    await table.hears("inference_artifacts", **chunk("model", "s1", "s2", "s3", **seen))
+    unseen = {"chunk": 1, "features": [[1.0, 1.0], [1.0, 4.0]], "probabilities": None}
+    await table.hears("inference_artifacts", **chunk("model", "m1", "m2", **unseen))
+
+    [first, second] = pool_of(table).top("t", 9, NOW)
+
+    assert first.reasons[0]["extractor"] == "fre_class_agnostic"
+    assert first.reasons[0]["utility"] > second.reasons[0]["utility"]
+
+
+async def test_a_projects_score_is_the_mean_of_its_tasks_and_its_tier_the_worst() -> None:
+    table = await told("m1", "m2", "m3", tasks=({"task_id": "t"}, {"task_id": "t2"}))
+    await table.hears("model_activations", task_id="t", model_id="model")
+    scores = {"probabilities": margins(0.9, 0.1)}
+    await table.hears("inference_artifacts", **chunk("model", "m1", "m2", **scores))
+    await table.hears("inference_artifacts", **chunk("model", "m2", "m1", task_id="t2", **scores))
+
+    first, second, third = pool_of(table).top(None, 9, NOW)
+
+    assert [first.score, second.score, third.score] == [0.25, 0.25, NEVER_SCORED]
+    assert [first.tier, second.tier, third.tier] == ["earlier_model", "earlier_model", "not_scored"]
+    assert [each["tier"] for each in first.reasons] == ["active_model", "earlier_model"]
+
+
+async def test_scores_of_media_that_nobody_uploaded_wait_and_count_for_nothing() -> None:
+    table = await told("m1")
+    await table.hears("inference_artifacts", **chunk("model", "m1", "m2", probabilities=margins(0.1, 0.9)))
+
+    [place] = pool_of(table).top("t", 9, NOW)
+
+    assert place.score == 0.0
+
+
+async def test_what_was_annotated_stays_in_the_pool_of_the_rank() -> None:
+    table = await told("m1", "m2")
+    await table.hears("inference_artifacts", **chunk("model", "m1", "m2", probabilities=margins(0.9, 0.1)))
+    await table.hears("annotation_updates", media_id="m1", states={"t": "annotated"})
+
+    [place] = pool_of(table).top("t", 9, NOW)
+
+    assert (place.rank, place.score) == (1, 0.5)
+
+
+async def test_a_lease_that_has_run_out_is_free_again_without_an_event() -> None:
+    table = await told("m1")
+    lease = {"medium": {"media_type": "image", "media_id": "m1"}, "rank": 1, "score": 0.0}
+    about: dict[str, Any] = {"change": "granted", "request_id": "r", "media": [lease], "expires_at": NOW + 10}
+    await table.hears("active_set_events", **about)
+    pool = pool_of(table)
+
+    assert [len(pool.top(None, 9, now)) for now in (NOW, NOW + 9, NOW + 10)] == [0, 0, 1]
+
+
+async def test_rows_may_come_in_any_order_and_more_than_once() -> None:
+    table = await told(*(f"m{n}" for n in range(20)))
+    images = [f"m{n}" for n in range(15)]
+    scores = {"probabilities": margins(*np.linspace(0, 1, 15)), "labels": ["a", "b", "c"] * 5}
+    await table.hears("inference_artifacts", **chunk("model", *images, **scores))
+    await table.hears("annotation_updates", media_id="m3", states={"t": "annotated"})
+    rows = [*table.scan(prefix_of("p"))] * 2
+    random.Random(1).shuffle(rows)
+    shuffled = Pool("p")
+    for row in rows:
+        shuffled.update([row])
+
+    assert shuffled.top(None, 99, NOW) == pool_of(table).top(None, 99, NOW)
+    assert len(shuffled.top(None, 99, NOW)) == 19
+
+
+async def test_what_has_no_score_comes_in_an_order_of_its_own_in_each_project() -> None:
+    images = [f"m{n}" for n in range(50)]
+    orders = []
+    for project in ("p", "q"):
+        table = Table()
+        await table.hears("project_updates", project_id=project, dataset_storage_id="s")
+        media = [{"media_type": "image", "media_id": each} for each in images]
+        await table.hears("media_uploads", project_id=project, dataset_storage_id="s", media=media)
+        pool = Pool(project)
+        pool.update(table.items())
+        orders.append([place.medium for place in pool.top(None, 99, NOW)])
+
+    assert sorted(orders[0]) == sorted(orders[1])
+    assert orders[0] != orders[1]
+
+
+async def test_a_large_video_costs_no_row_for_each_of_its_frames() -> None:
+    table = await told()
+    video = {"media_type": "video", "media_id": "v", "frame_count": 900_000, "frame_stride": 30}
+    await table.hears("media_uploads", dataset_storage_id="s", media=[video])
+
+    assert len(table) == 2
+    assert len(pool_of(table).media()) == 30_000

@@ -1,0 +1,191 @@
+"""A worker without Kafka: agents, state and active sets on a list for a changelog and a RocksDB of the test's own."""
+
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faust.types.tuples import Message
+from rocksdict import Options, Rdict
+
+from agents.curate import Curator, Outcome
+from streams.partition import partition_of
+from streams.record import Record
+from streams.settings import Settings
+from tables.batch import Changelog, Slice, Writer
+from tables.rows import Change
+from tables.state import State
+from tables.store import Store
+from web.active_set import ActiveSets
+from web.query import Query
+
+NOW = 1_767_225_600_000
+GENERATION = 7
+PROJECT, TASK, WORKSPACE = "project-1", "t1", "w"
+HOME = 6  # partition of project-1, of eight
+
+
+class ListWriter(Writer):
+    """A writer to a list; fenced by one that started after it."""
+
+    def __init__(self, changelog: "ListChangelog", partition: int) -> None:
+        self.changelog, self.partition = changelog, partition
+
+    async def start(self) -> None:
+        self.changelog.owner[self.partition] = self
+
+    async def stop(self) -> None:
+        self.changelog.stopped.append(self.partition)
+
+    async def append(self, changes: Sequence[Change]) -> int:
+        if self.changelog.broken or self.changelog.owner[self.partition] is not self:
+            raise OSError("Kafka did not say whether it has it")
+        self.changelog.rows[self.partition] += changes
+        return len(self.changelog.rows[self.partition]) - 1
+
+
+class ListChangelog(Changelog):
+    """A changelog that is a list for each partition."""
+
+    def __init__(self) -> None:
+        self.rows: dict[int, list[Change]] = {partition: [] for partition in range(8)}
+        self.owner: dict[int, ListWriter] = {}
+        self.stopped: list[int] = []
+        self.broken = False
+
+    def writer(self, partition: int) -> Writer:
+        return ListWriter(self, partition)
+
+    async def read(self, positions: Mapping[int, int]) -> AsyncIterator[Slice]:
+        for partition, position in positions.items():
+            rows = self.rows[partition]
+            for first in range(position, len(rows), 3):
+                part = rows[first : first + 3]
+                yield Slice(partition, part, first + len(part) - 1)
+
+
+@dataclass
+class Disk:
+    """RocksDBs in a folder."""
+
+    folder: Path
+    open: dict[int, Rdict] = field(default_factory=dict)
+
+    def store(self, partition: int) -> Store:
+        if partition not in self.open:
+            self.open[partition] = Rdict(str(self.folder / str(partition)), Options(raw_mode=True))
+        return Store(self.open[partition])
+
+
+@dataclass
+class House:
+    """A worker that owns all partitions, and the topics as lists."""
+
+    settings: Settings
+    state: State
+    changelog: ListChangelog
+    disk: Disk
+    published: list[Record] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    ends: Counter[str] = field(default_factory=Counter)
+    deaf: bool = False  # what the views publish reaches nobody
+
+    def __post_init__(self) -> None:
+        self.curator = Curator(self.settings, self.state, self.publish, self.fatal, self.count)
+        self.sets = ActiveSets(self.settings, self.state, self.publish, lambda: NOW)
+
+    async def publish(self, record: Record) -> int:
+        """Publish a record; what goes to a source of ours is heard at once."""
+        self.published.append(record)
+        if record.topic == self.settings.name("active_set_events") and not self.deaf:
+            await self.hear(record, "active_set_events")
+            return self.ends["active_set_events"] - 1
+        return 0
+
+    async def fatal(self, why: BaseException) -> None:
+        raise AssertionError("the worker would end") from why
+
+    def count(self, what: str, times: int) -> None:
+        self.counts[what] += times
+
+    async def says(self, topic: str, **event: Any) -> Outcome:
+        """Somebody publishes an event of the project; the answer is what became of it."""
+        whole = {"workspace_id": WORKSPACE, "project_id": PROJECT, "timestamp": NOW, **event}
+        key = whole["project_id"].encode()
+        return await self.hear(Record(topic, partition_of(key, 8), key, json.dumps(whole).encode(), []), topic)
+
+    async def hear(self, record: Record, topic: str, offset: int | None = None) -> Outcome:
+        """The agent of a topic gets a record, the next one or the one at an offset."""
+        if offset is None:
+            offset = self.ends[topic]
+            self.ends[topic] += 1
+        return await self.curator.hear(message(record, offset), topic)
+
+    async def tells(self, *media: str, tasks: Sequence[str] = (TASK,), **more: Any) -> None:
+        """A project with tasks and images."""
+        told = [{"task_id": task, "task_type": "classification"} for task in tasks]
+        await self.says("project_updates", dataset_storage_id="s", tasks=told, **more)
+        if media:
+            images = [{"media_type": "image", "media_id": each} for each in media]
+            await self.says("media_uploads", dataset_storage_id="s", media=images)
+
+    async def infers(self, margins: Mapping[str, float], model: str = "model-1", **more: Any) -> Outcome:
+        """A batch of one chunk, in which each image has a margin; all are predicted as the same label."""
+        return await self.says("inference_artifacts", **artifacts(margins, model, **more))
+
+    async def shown(self, task: str | None = TASK, limit: int = 100) -> list[str]:
+        """The images of the safe active set."""
+        answer = await self.sets.shown(PROJECT, Query(task, limit))
+        return [item["id"] for item in answer["active_set"]]
+
+    async def suggested(self, task: str | None = TASK, limit: int = 100) -> list[str]:
+        """The images of the active set that marks."""
+        answer = await self.sets.suggested(PROJECT, Query(task, limit), WORKSPACE)
+        return [item["id"] for item in answer["active_set"]]
+
+
+def artifacts(margins: Mapping[str, float], model: str = "model-1", **more: Any) -> dict[str, Any]:
+    """An unseen chunk, the only one of its batch; margin 1 is a draw of two classes."""
+    return {
+        "dataset_storage_id": "s",
+        "task_id": TASK,
+        "model_id": model,
+        "batch_id": f"batch of {model}",
+        "subset": "unseen",
+        "chunk": 0,
+        "last": True,
+        "media": [{"media_type": "image", "media_id": each} for each in margins],
+        "labels": ["a"] * len(margins),
+        "probabilities": [[1 - each / 2, each / 2] for each in margins.values()],
+        **more,
+    }
+
+
+def message(record: Record, offset: int = 0, generation: int | None = GENERATION) -> Message:
+    """A record as Faust hands it to an agent."""
+    told: Any = record.headers
+    return Message(
+        record.topic,
+        record.partition,
+        offset,
+        record.timestamp_s,  # type: ignore[arg-type] # none in the oldest format
+        0,
+        told,
+        record.key,
+        record.value,
+        None,
+        generation_id=generation,
+    )
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    """A worker without Kafka."""
+    disk, changelog = Disk(tmp_path), ListChangelog()
+    state = State(disk.store, changelog)
+    await state.take(range(8), GENERATION)
+    yield House(Settings(topic_prefix="staging."), state, changelog, disk)
+    await state.leave()

@@ -1,0 +1,185 @@
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from streams.errors import NotReady
+from tables.batch import Slice
+from tables.rows import Change, Kind, Rows, pack_int, prefix_of, progress_key
+from tables.state import Applied, At, State
+from tests.worker.conftest import GENERATION, Disk, House, ListChangelog
+
+KEY = prefix_of("p1", Kind.RESET)
+
+
+def at(offset: int, partition: int = 0, generation: int = GENERATION) -> At:
+    return At("active_set_events", partition, offset, generation)
+
+
+def writes(*values: bytes):  # type: ignore[no-untyped-def]
+    """Decides to write a row, whatever is there."""
+
+    async def decide(_: Rows) -> list[Change]:
+        return [(KEY, value) for value in values]
+
+    return decide
+
+
+async def adds_one(rows: Rows) -> list[Change]:
+    """Reads a number, and while somebody else might write it, adds one."""
+    [before] = rows.get([KEY])
+    await asyncio.sleep(0)
+    return [(KEY, pack_int(int.from_bytes(before or b"", "little") + 1))]
+
+
+async def test_an_event_is_written_to_the_changelog_and_then_here_with_how_far_its_topic_has_come(house: House) -> None:
+    assert await house.state.apply(at(5), writes(b"1")) is Applied.NOW
+
+    rows = [(KEY, b"1"), (progress_key("active_set_events"), pack_int(5))]
+    assert house.changelog.rows[0] == rows
+    assert house.disk.store(0).get([key for key, _ in rows]) == [value for _, value in rows]
+    assert house.disk.store(0).offset == 1
+    assert house.state.position("active_set_events", 0) == 6
+
+
+async def test_an_event_counts_once_however_often_it_comes(house: House) -> None:
+    for _ in range(3):
+        for offset in (0, 1):
+            await house.state.apply(at(offset), adds_one)
+
+    assert house.disk.store(0).get([KEY]) == [pack_int(2)]
+
+
+async def test_events_of_a_partition_are_applied_one_after_the_other(house: House) -> None:
+    topics = ("media_uploads", "annotation_updates", "active_set_events")
+
+    await asyncio.gather(*(house.state.apply(at(0)._replace(topic=topic), adds_one) for topic in topics))
+
+    assert house.disk.store(0).get([KEY]) == [pack_int(3)]
+
+
+async def test_what_kafka_may_not_have_is_not_shown(house: House) -> None:
+    house.changelog.broken = True
+
+    with pytest.raises(OSError, match="did not say"):
+        await house.state.apply(at(0), writes(b"1"))
+
+    assert house.disk.store(0).get([KEY]) == [None]
+    assert house.state.position("active_set_events", 0) == 0
+
+
+async def test_what_cannot_be_decided_leaves_everything_as_it_is(house: House) -> None:
+    async def fails(_: Rows) -> list[Change]:
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        await house.state.apply(at(0), fails)
+
+    assert house.changelog.rows[0] == []
+    assert await house.state.apply(at(0), writes(b"1")) is Applied.NOW
+
+
+async def test_a_partition_that_is_not_here_or_was_taken_anew_since_is_left_to_its_owner(house: House) -> None:
+    assert await house.state.apply(at(0, partition=9), writes(b"1")) is Applied.ELSEWHERE
+    assert await house.state.apply(at(0, generation=GENERATION - 1), writes(b"1")) is Applied.ELSEWHERE
+
+    await house.state.leave()
+
+    assert await house.state.apply(at(0), writes(b"1")) is Applied.ELSEWHERE
+    with pytest.raises(NotReady):
+        house.state.owned(0)
+    assert sorted(house.changelog.stopped) == list(range(8))
+
+
+async def test_leaving_waits_for_the_event_in_hand(house: House) -> None:
+    reading, write_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(_: Rows) -> list[Change]:
+        reading.set()
+        await write_on.wait()
+        return [(KEY, b"1")]
+
+    applying = asyncio.ensure_future(house.state.apply(at(0), slow))
+    await reading.wait()
+    waiting = asyncio.ensure_future(house.state.apply(at(1), writes(b"2")))
+    leaving = asyncio.ensure_future(house.state.leave())
+    await asyncio.sleep(0)
+    write_on.set()
+
+    assert await applying is Applied.NOW
+    await leaving
+    assert (KEY, b"1") in house.changelog.rows[0]
+    assert await waiting in (Applied.NOW, Applied.ELSEWHERE)
+    assert ((KEY, b"2") in house.changelog.rows[0]) == (waiting.result() is Applied.NOW)
+
+
+@pytest.mark.parametrize("disk", ["the same", "an older one", "an empty one"])
+async def test_a_taken_partition_is_restored_from_its_changelog(house: House, tmp_path: Path, disk: str) -> None:
+    await house.state.apply(at(0), writes(b"1"))
+    old = Disk(tmp_path / "old")
+    old.store(0).write(house.changelog.rows[0][:1], 0)
+    for offset in range(1, 6):
+        await house.state.apply(at(offset), writes(pack_int(offset)))
+    used = {"the same": house.disk, "an older one": old, "an empty one": Disk(tmp_path / "new")}[disk]
+
+    after = State(used.store, house.changelog)
+    await after.take([0], GENERATION + 1)
+
+    assert used.store(0).get([KEY]) == [pack_int(5)]
+    assert used.store(0).offset == len(house.changelog.rows[0]) - 1
+    assert after.position("active_set_events", 0) == 6
+
+
+async def test_a_row_that_was_deleted_stays_so_when_it_is_restored(house: House, tmp_path: Path) -> None:
+    async def deletes(_: Rows) -> list[Change]:
+        return [(KEY, None)]
+
+    await house.state.apply(at(0), writes(b"1"))
+    await house.state.apply(at(1), deletes)
+
+    new = Disk(tmp_path / "new")
+    await State(new.store, house.changelog).take([0], GENERATION + 1)
+
+    assert new.store(0).get([KEY]) == [None]
+
+
+async def test_a_former_owner_cannot_write(house: House, tmp_path: Path) -> None:
+    await State(Disk(tmp_path / "new").store, house.changelog).take([0], GENERATION + 1)
+
+    with pytest.raises(OSError, match="did not say"):
+        await house.state.apply(at(0), writes(b"1"))
+
+    assert house.changelog.rows[0] == []
+
+
+async def test_a_restore_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+    class Broken(ListChangelog):
+        """A changelog that cannot be read."""
+
+        async def read(self, positions: Mapping[int, int]) -> AsyncIterator[Slice]:
+            raise OSError(f"gone, with {len(positions)} partitions")
+            yield
+
+    changelog = Broken()
+    state = State(Disk(tmp_path).store, changelog)
+
+    with pytest.raises(OSError, match="gone"):
+        await state.take([0, 1], GENERATION)
+
+    assert sorted(changelog.stopped) == [0, 1]
+    with pytest.raises(NotReady):
+        state.owned(0)
+
+
+async def test_whoever_waits_for_an_event_goes_on_when_it_is_applied_or_the_partition_is_gone(house: House) -> None:
+    partition = house.state.owned(0)
+    waiting = [asyncio.ensure_future(house.state.reached(partition, "active_set_events", offset)) for offset in (0, 1)]
+
+    await house.state.apply(at(0), writes(b"1"))
+    await waiting[0]
+
+    assert not waiting[1].done()
+    await house.state.leave()
+    with pytest.raises(NotReady, match="went to another worker"):
+        await waiting[1]

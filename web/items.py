@@ -1,0 +1,71 @@
+"""How media are shown: the items of an active set, in Geti's shape, each with our reasons."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from streams.events import Task
+from streams.media import Image, Medium, VideoFrame
+from tables.ranking import Place, Pool
+from tables.rows import HASH_BYTES, UploadRow
+
+# What clients of Geti refuse an item without, where an upload did not tell it.
+OF_AN_IMAGE = {"display_url": "", "height": 0, "width": 0}
+OF_A_VIDEO = {**OF_AN_IMAGE, "duration": 0, "frame_count": 0, "frame_stride": 1, "frame_rate": 0}
+OURS = ("media_type", "media_id", "dataset_storage_id", "frame_count", "frame_stride")
+
+
+def medium_of(place: Place, upload: UploadRow) -> Medium:
+    """The medium at a place, by the id that its upload told."""
+    media_id = orjson.loads(upload.told)["media_id"]
+    if not upload.frame_count:
+        return Image(media_id)
+    return VideoFrame(media_id, int.from_bytes(place.medium[HASH_BYTES:], "big"))
+
+
+def items(
+    places: Sequence[Place], uploads: Mapping[bytes, UploadRow], pool: Pool, tasks: Sequence[Task]
+) -> list[dict[str, Any]]:
+    """The items of an active set, best first; the frames of a video are one item, where the best of them stands.
+
+    uploads: what was told of each image or video, by its 8 bytes.
+    """
+    together: dict[bytes, list[Place]] = {}
+    for place in places:
+        together.setdefault(place.medium[:HASH_BYTES], []).append(place)
+    return [item(group, uploads[whole], pool, tasks) for whole, group in together.items()]
+
+
+def item(places: Sequence[Place], upload: UploadRow, pool: Pool, tasks: Sequence[Task]) -> dict[str, Any]:
+    """One image, or one video with the frames that were chosen."""
+    told = orjson.loads(upload.told)
+    best, video = places[0], upload.frame_count > 0
+    shown = {
+        **{name: value for name, value in told.items() if name not in OURS},
+        "id": told["media_id"],
+        "dataset_id": told["dataset_storage_id"],
+        "name": told.get("name") or told["media_id"],
+        "type": told["media_type"],
+        "upload_time": told.get("upload_time") or datetime.fromtimestamp(upload.at / 1000, UTC).isoformat(),
+        "media_information": {**(OF_A_VIDEO if video else OF_AN_IMAGE), **(told.get("media_information") or {})},
+        "thumbnail": told.get("thumbnail") or "",
+        "annotation_state_per_task": [
+            {"task_id": task.task_id, "state": pool.state(task.task_id, best.medium)} for task in tasks
+        ],
+        "active_learning": why(best),
+    }
+    if video:
+        frames = [int.from_bytes(place.medium[HASH_BYTES:], "big") for place in places]
+        shown["media_information"] |= {"frame_count": upload.frame_count, "frame_stride": upload.frame_stride}
+        shown["active_frames"] = frames
+        shown["active_learning"]["frames"] = [
+            {"frame_index": frame, **why(place)} for frame, place in zip(frames, places, strict=True)
+        ]
+    return shown
+
+
+def why(place: Place) -> dict[str, Any]:
+    """Where a medium stands and why."""
+    return {"score": place.score, "rank": place.rank, "tier": place.tier, "reasons": place.reasons}

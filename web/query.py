@@ -1,0 +1,54 @@
+"""What a request asks for: its parameters, checked."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from streams.errors import BadQuery
+
+LIMIT = 100
+LARGEST = 1000
+KNOWN = ("task_id", "limit")
+
+
+@dataclass(frozen=True)
+class Query:
+    """An active set that is asked for: of one task, or of the whole project, and how many media."""
+
+    task_id: str | None
+    limit: int
+
+
+def query(parameters: Sequence[tuple[str, str]], *, strict: bool) -> Query:
+    """The query that the parameters of a URL make.
+
+    strict: a parameter that nobody knows, or that is given twice, or a limit above 1,000 is an error; Geti's route
+    ignores the one, takes the first of the other, and gives 1,000.
+
+    Raises:
+        BadQuery: names the parameter and what it may be.
+
+    >>> query([("limit", "5")], strict=True)
+    Query(task_id=None, limit=5)
+    """
+    given: dict[str, str] = {}
+    for name, text in parameters:
+        if strict and name not in KNOWN:
+            raise BadQuery(f"parameters must be of {', '.join(KNOWN)}, and {name[:100]!r} is none of them")
+        if strict and name in given:
+            raise BadQuery(f"{name} must be given once, not several times")
+        given.setdefault(name, text)
+    limit = whole(given.get("limit", str(LIMIT)))
+    if limit > LARGEST and strict:
+        raise BadQuery(f"limit must be 1..{LARGEST}, not {limit}")
+    task_id = given.get("task_id")
+    if task_id == "":
+        raise BadQuery("task_id must be the id of a task, not empty; without it the whole project is meant")
+    return Query(task_id, min(limit, LARGEST))
+
+
+def whole(text: str) -> int:
+    """The limit that a text asks for."""
+    if not re.fullmatch(r"[+-]?[0-9]{1,9}", text) or int(text) < 1:
+        raise BadQuery(f"limit must be 1..{LARGEST}, not {text[:100]!r}")
+    return int(text)
