@@ -10,7 +10,7 @@ export OPENBLAS_NUM_THREADS := 1
 export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check format lock clean
+.PHONY: help demo serve test bench check format lock clean
 
 help: ## tell what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,11 +22,17 @@ $(READY): requirements.txt
 	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
+demo: $(READY) ## show active learning on real images, through a real Kafka: two minutes
+	@exec $(PY) -m deploy demo
+
 serve: $(READY) ## run a local Kafka and one worker until Ctrl-C (ACTIVESET_BROKER=host:port uses that Kafka)
 	@exec $(PY) -m deploy serve
 
 test: $(READY) ## run all tests, on a real Kafka that they start themselves
 	@$(PY) -m pytest
+
+bench: $(READY) ## what a row of artifacts costs, against plain Faust; a minute
+	@exec $(PY) -m tests.bench
 
 check: $(READY) ## ruff, mypy --strict, basedpyright and the rules of the house
 	@$(PY) -m ruff check

@@ -14,12 +14,13 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from deploy import jars
 from deploy.serve import console, kafka, serve
-from streams.errors import BadSettings, KafkaUnavailable
+from streams.errors import ActivesetError
 from streams.settings import Settings
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 COMMANDS = {
     "serve": "run a local Kafka (unless ACTIVESET_BROKER names one) and one worker, until Ctrl-C",
+    "demo": "show active learning on real images, against labels by lot: two or three minutes at most",
     "kafka": "run a local Kafka until Ctrl-C; its address is printed once it answers",
     "fetch": "fetch the local Kafka's jars, so that it starts without a network",
     "jars": "ask Maven Central which jars make Kafka, and write them to deploy/kafka.jars",
@@ -39,16 +40,20 @@ def main(arguments: list[str]) -> int:
             return write_jars()
         if command == "fetch":
             return fetch(settings)
+        if command == "demo":
+            from deploy.demo import demo  # scikit-learn and matplotlib take a second to import
+
+            return asyncio.run(until_signal(demo(settings), stopped=1))
         return asyncio.run(until_signal((serve if command == "serve" else kafka)(settings)))
-    except (BadSettings, KafkaUnavailable) as why:
+    except ActivesetError as why:
         # `fetch` is run by the others, which tell its error as theirs.
         told = str(why) if command == "fetch" else f"activeset: {why}"
         print(told, file=sys.stdout if command == "fetch" else sys.stderr)
         return why.exit_status
 
 
-async def until_signal(work: Coroutine[None, None, int]) -> int:
-    """Do the work until it is done, or until a signal cancels it, which is a good end: 0.
+async def until_signal(work: Coroutine[None, None, int], stopped: int = 0) -> int:
+    """Do the work until it is done, or until a signal cancels it; `stopped` is the exit status then.
 
     Only the first signal counts: a second one must not cut short how our programs are ended; that is bounded anyway.
     """
@@ -59,7 +64,7 @@ async def until_signal(work: Coroutine[None, None, int]) -> int:
     try:
         return await task
     except asyncio.CancelledError:
-        return 0
+        return stopped
     finally:
         for each in SIGNALS:
             loop.remove_signal_handler(each)
