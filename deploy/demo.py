@@ -5,21 +5,16 @@ heard it, asks over HTTP for ten images, and labels them. Once the service choos
 """
 
 import asyncio
-import os
-import shutil
-import sys
 import time
-import uuid
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import matplotlib as mpl
 import numpy as np
-from aiokafka.admin import AIOKafkaAdminClient
 from matplotlib import pyplot as plt
 from numpy.typing import NDArray
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -28,10 +23,8 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 
-from deploy import process
-from deploy.kafka import free_ports, local_kafka
-from deploy.serve import STOP_S, console, ready, tell
-from streams.errors import ActivesetError
+from deploy.serve import console
+from deploy.trial import TrialFailed, a_kafka, a_worker, own_folder
 from streams.producer import Artifacts, Producer, Receipt
 from streams.settings import Settings
 
@@ -43,10 +36,6 @@ TEST_SHARE = 0.3
 PATIENCE_S = 30.0  # for what takes a fraction of a second
 TASK, WORKSPACE = "digit", "demo"
 PRESETS = {"balanced": "Activeset", "random": "random"}  # what the table calls them
-
-
-class DemoFailed(ActivesetError):
-    """The demo did not get what the service promises."""
 
 
 @dataclass
@@ -121,62 +110,64 @@ async def demo(settings: Settings) -> int:
     """Run the demo; 0 if it worked.
 
     Raises:
-        DemoFailed: the service did not do what it promises; says where the log is.
+        TrialFailed: the service did not do what it promises; says where the log is.
+        BadSettings, KafkaUnavailable: it could not begin.
     """
     began = time.monotonic()
-    folder = settings.state_dir.absolute() / "demo"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    settings = replace(
-        settings, state_dir=folder, data_dir=None, web_port=free_ports(1)[0], web_bind="127.0.0.1", web_host=""
-    )
-    log = folder / "worker.log"
     console.print("[bold]Active learning on 1,797 images of digits[/]: which ones are worth labelling?")
-    async with AsyncExitStack() as stack:
-        settings = await stack.enter_async_context(a_kafka(settings))
-        session = await stack.enter_async_context(a_worker(settings, log))
-        digits = Digits.load()
-        first = np.random.default_rng(SEED).choice(len(digits.pool), FIRST, replace=False).tolist()
-        columns = (TextColumn("  {task.description:<10}"), BarColumn(), MofNCompleteColumn(), TextColumn("rounds,"))
-        seen = (TextColumn("accuracy {task.fields[accuracy]:.3f}"), TimeElapsedColumn())
-        curves = {}
-        with Progress(*columns, *seen, console=console) as progress:
+    curves = {}
+    with own_folder(settings, "demo") as trial:
+        folder, log = trial.state_dir, trial.state_dir / "worker.log"
+        async with a_kafka(trial) as trial, a_worker(trial, log) as (_, session):
+            digits = Digits.load()
+            first = np.random.default_rng(SEED).choice(len(digits.pool), FIRST, replace=False).tolist()
             for preset, name in PRESETS.items():
-                bar = progress.add_task(name, total=ROUNDS + 1, accuracy=0.0)
                 # Ties go by chance, and that by the project's id: a name that stays gives the same curves every time.
-                project = f"digits-{preset}"
                 producer = Producer(
-                    settings.broker, workspace_id=WORKSPACE, project_id=project, prefix=settings.topic_prefix
+                    trial.broker, workspace_id=WORKSPACE, project_id=f"digits-{preset}", prefix=trial.topic_prefix
                 )
                 async with in_thread(producer):
                     learner = Learner(digits, producer, list(first))
-                    async for accuracy in rounds(learner, preset, session):
-                        progress.update(bar, advance=1, accuracy=accuracy)
+                    with shown(name) as show_round:
+                        async for labels, accuracy in rounds(learner, preset, session):
+                            show_round(labels, accuracy)
                 curves[name] = learner.curve
-    picture = folder / "curves.png"
-    draw(curves, picture)
+        picture = folder / "curves.png"
+        await asyncio.to_thread(draw, curves, picture)
     show(curves)
-    console.print(f"It took {time.monotonic() - began:.0f} s. Everything is in {folder}:")
+    console.print(f"It took {time.monotonic() - began:.0f} s. Everything is in {folder}; the next demo begins anew:")
     console.print(f"  picture  {picture}")
     console.print(f"  log      {log}")
-    console.print("  state    kafka and worker, Kafka's and RocksDB's files; the next demo begins anew")
+    console.print(f"  state    {folder / 'worker'}" + ("" if settings.broker else f" (RocksDB), {folder / 'kafka'}"))
     return 0
 
 
-async def rounds(learner: Learner, preset: str, session: aiohttp.ClientSession) -> AsyncIterator[float]:
-    """All rounds of one learner; yields the accuracy after each training."""
+@contextmanager
+def shown(name: str) -> Iterator[Callable[[int, float], None]]:
+    """Shows how a learner gets on: a bar for a person, lines for a file."""
+    if not console.is_terminal:
+        yield lambda labels, accuracy: console.print(f"  {name}: {labels} labels, accuracy {accuracy:.3f}")
+        return
+    told = (TextColumn("  {task.description:<10}"), BarColumn(), MofNCompleteColumn(), TextColumn("rounds, accuracy"))
+    with Progress(*told, TextColumn("{task.fields[accuracy]:.3f}"), TimeElapsedColumn(), console=console) as progress:
+        bar = progress.add_task(name, total=ROUNDS + 1, accuracy=0.0)
+        yield lambda _, accuracy: progress.update(bar, advance=1, accuracy=accuracy)
+
+
+async def rounds(learner: Learner, preset: str, session: aiohttp.ClientSession) -> AsyncIterator[tuple[int, float]]:
+    """All rounds of one learner; yields the number of labels and the accuracy after each training."""
     project = learner.producer.project_id
     receipt = await asyncio.to_thread(learner.begin, preset)
     for turn in range(ROUNDS + 1):
         receipt |= await asyncio.to_thread(learner.learn)
-        yield learner.curve[-1][1]
+        yield learner.curve[-1]
         await heard(session, project, receipt)
         if turn == ROUNDS:
             return
         chosen = await active_set(session, project)
         again = set(chosen) & set(learner.labelled)
         if len(chosen) != BATCH or again:
-            raise DemoFailed(f"the active set must be {BATCH} images without a label, not {chosen} ({again} have one)")
+            raise TrialFailed(f"the active set must be {BATCH} images without a label, not {chosen} ({again} have one)")
         receipt = await asyncio.to_thread(learner.label, chosen)
         learner.labelled += chosen
 
@@ -190,7 +181,7 @@ async def heard(session: aiohttp.ClientSession, project: str, receipt: Receipt) 
         if status == 200 and all(as_of.get(topic, -1) >= offset for topic, offset in receipt.items()):
             return
         if time.monotonic() > give_up:
-            raise DemoFailed(f"what was published ({receipt}) was not heard in {PATIENCE_S:.0f} s: {status} {answer}")
+            raise TrialFailed(f"what was published ({receipt}) was not heard in {PATIENCE_S:.0f} s: {status} {answer}")
         await asyncio.sleep(0.02)
 
 
@@ -199,7 +190,7 @@ async def active_set(session: aiohttp.ClientSession, project: str) -> list[int]:
     path = f"/api/v1/organizations/demo/workspaces/{WORKSPACE}/projects/{project}/datasets/active"
     status, answer = await get(session, f"{path}?task_id={TASK}&limit={BATCH}")
     if status != 200:
-        raise DemoFailed(f"the active set was refused: {status} {answer}")
+        raise TrialFailed(f"the active set was refused: {status} {answer}")
     return [int(item["id"]) for item in answer["active_set"]]
 
 
@@ -209,55 +200,7 @@ async def get(session: aiohttp.ClientSession, path: str) -> tuple[int, Any]:
         async with session.get(path) as answer:
             return answer.status, await answer.json(content_type=None)
     except aiohttp.ClientError as why:
-        raise DemoFailed(f"the worker does not answer: {why}") from why
-
-
-@asynccontextmanager
-async def a_kafka(settings: Settings) -> AsyncIterator[Settings]:
-    """Settings with a Kafka that answers: our own, or the one that is named, with topics that go with the block."""
-    if not settings.broker:
-        async with local_kafka(settings) as broker:
-            tell(broker)
-            yield replace(settings, broker=broker.address)
-        return
-    prefix = f"{settings.topic_prefix}demo-{uuid.uuid4().hex[:8]}."
-    console.print(f"Using the Kafka at {settings.broker}; topics {prefix}* are removed in the end.")
-    try:
-        yield replace(settings, topic_prefix=prefix)
-    finally:
-        admin = AIOKafkaAdminClient(bootstrap_servers=settings.broker)
-        await admin.start()
-        try:
-            await admin.delete_topics([topic for topic in await admin.list_topics() if topic.startswith(prefix)])
-        finally:
-            await admin.close()
-
-
-@asynccontextmanager
-async def a_worker(settings: Settings, log: Path) -> AsyncIterator[aiohttp.ClientSession]:
-    """A worker that is ready, ended with the block; what is yielded asks it."""
-    environ = {
-        **os.environ,
-        "ACTIVESET_BROKER": settings.broker,
-        "ACTIVESET_TOPIC_PREFIX": settings.topic_prefix,
-        "ACTIVESET_STATE_DIR": str(settings.state_dir),
-        "ACTIVESET_DATA_DIR": "",
-        "ACTIVESET_WEB_BIND": settings.web_bind,
-        "ACTIVESET_WEB_HOST": "",
-        "ACTIVESET_WEB_PORT": str(settings.web_port),
-    }
-    with log.open("wb") as output:
-        worker = await process.start([sys.executable, "-m", "agents", "worker"], output=output, environ=environ)
-    async with process.running(worker, STOP_S), aiohttp.ClientSession(settings.url) as session:
-        give_up = time.monotonic() + PATIENCE_S
-        while not await ready(session, settings.url):
-            if worker.returncode is not None or time.monotonic() > give_up:
-                raise DemoFailed(f"the worker did not become ready; its log is {log}")
-            await asyncio.sleep(0.1)
-        try:
-            yield session
-        except DemoFailed as why:
-            raise DemoFailed(f"{why}; the worker's log is {log}") from why
+        raise TrialFailed(f"the worker does not answer: {why}") from why
 
 
 @asynccontextmanager

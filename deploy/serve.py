@@ -59,7 +59,7 @@ async def serve(settings: Settings) -> int:
 async def supervise(settings: Settings, broker: LocalKafka | None) -> int:
     """Run a worker, and again when it ends by itself, with growing pauses; return only if its settings are wrong."""
     pause_s = FIRST_PAUSE_S
-    environ = {**os.environ, "ACTIVESET_BROKER": settings.broker}
+    environ = settings.environ(os.environ)
     while True:
         began = time.monotonic()
         worker = await process.start([sys.executable, "-m", "agents", "worker"], environ=environ)

@@ -172,12 +172,19 @@ class Settings:
                 raise BadSettings(f"{name} must be {why}, not {text[:100]!r}") from why
         return cls(**values)
 
+    def environ(self, around: Mapping[str, str]) -> dict[str, str]:
+        """An environment for a program of ours that gets these settings and no others.
+
+        around: what else it has; variables that start with `ACTIVESET_` are left out.
+        """
+        ours = {variable(each): text_of(getattr(self, each.name)) for each in fields(self)}
+        return {**{name: text for name, text in around.items() if not name.startswith(PREFIX)}, **ours}
+
     @classmethod
     def rows(cls) -> Iterator[Row]:
         """The table of settings, in order."""
         for each in fields(cls):
-            default = {"True": "yes", "False": "no", "None": ""}.get(str(each.default), str(each.default))
-            yield Row(variable(each), default, each.metadata["meaning"])
+            yield Row(variable(each), text_of(each.default), each.metadata["meaning"])
 
     @property
     def worker_dir(self) -> Path:
@@ -192,6 +199,11 @@ class Settings:
     def name(self, plain: str) -> str:
         """The name in Kafka of a topic or of the group, with the prefix that this installation uses."""
         return self.topic_prefix + plain
+
+
+def text_of(value: object) -> str:
+    """A value of a setting as its variable has it."""
+    return {"True": "yes", "False": "no", "None": ""}.get(str(value), str(value))
 
 
 def in_url(host: str) -> str:

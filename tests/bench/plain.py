@@ -12,10 +12,10 @@ from streams.record import MESSAGE_BYTES, Record
 from tables.rows import Kind, hashed, medium_bytes, prefix_of
 
 
-def plain(broker: str, topic: str, folder: str) -> faust.App:
+def plain(broker: str, name: str, topic: str, folder: str) -> faust.App:
     """An application whose agent scores chunks and sets a key of its table for each medium."""
     app = faust.App(
-        "bench-plain",
+        name,
         broker=f"kafka://{broker}",
         store="rocksdb://",
         datadir=folder,
@@ -46,6 +46,6 @@ def plain(broker: str, topic: str, folder: str) -> faust.App:
 
 
 if __name__ == "__main__":
-    app = plain(*sys.argv[1:4])
+    app = plain(*sys.argv[1:5])
     sys.argv = ["bench", "worker", "-l", "error", "--without-web"]
     app.main()

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -82,3 +83,14 @@ def test_a_relative_path_is_meant_from_where_the_program_starts() -> None:
 def test_a_misspelt_variable_is_told_and_not_ignored() -> None:
     with pytest.raises(BadSettings, match=r"ACTIVESET_BROKERS is not a setting; did you mean ACTIVESET_BROKER\?"):
         Settings.from_environ({"ACTIVESET_BROKERS": "kafka:9092"})
+
+
+def test_a_program_of_ours_gets_the_same_settings_and_no_others() -> None:
+    settings = Settings(broker="k:1", create_topics=False, web_port=7, data_dir=Path("/d"))
+
+    environ = settings.environ({"PATH": "/bin", "ACTIVESET_JAVA": "/usr/bin/java", "ACTIVESET_TYPO": "x"})
+
+    assert environ["PATH"] == "/bin"
+    assert (
+        replace(Settings.from_environ(environ), state_dir=settings.state_dir, cache_dir=settings.cache_dir) == settings
+    )
