@@ -49,7 +49,9 @@ def fre_class_agnostic(features: Array, seen: Array) -> Array:
     mean = seen.mean(axis=0)
     _, singular, components = np.linalg.svd(seen - mean, full_matrices=False)
     variance = singular**2
-    if not variance.sum() > 0:
+    # What is left of equal rows when their mean is taken away is rounding.
+    rounding = np.finfo(np.float64).eps * max(seen.shape) * np.abs(seen).max()
+    if not singular.max(initial=0) > rounding:
         raise ValueError("seen features must differ from each other")
     explained = np.cumsum(variance / variance.sum())
     kept = components[: int(np.searchsorted(explained, EXPLAINED, side="right")) + 1]

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from agents.score import Scored
 from streams.artifacts import Columns
@@ -52,7 +53,11 @@ from tables.rows import (
     whole_bytes,
 )
 
-REFERENCES = 1000  # seen rows that are kept of a batch
+Slots = NDArray[np.void]
+Mask = NDArray[np.bool_]
+
+REFERENCES = 1000  # seen rows that are kept of a batch,
+REFERENCE_NUMBERS = 4_000_000  # fewer of long ones: a PCA needs several times this memory
 LARGEST = np.finfo(np.float32).max  # utility that a row can hold
 SWEPT = 10_000  # rows that one event deletes at most
 
@@ -126,7 +131,7 @@ def fold_grant(event: Granted, rows: Rows, offset: int) -> list[Change]:
     [told] = rows.get([prefix_of(event.project_id, Kind.RESET)])
     reset = -1 if told is None else unpack_int(told)
     until = FOREVER if event.expires_at is None else event.expires_at
-    new = np.array((offset, until, number_of(event.request_id)), GRANT).tobytes()
+    new = np.array((offset, event.timestamp, until, number_of(event.request_id)), GRANT).tobytes()
     return [
         (key, new)
         for key, held in zip(keys, rows.get(keys), strict=True)
@@ -175,7 +180,8 @@ def fold_seen(event: ArtifactsInferred, columns: Columns, rows: Rows) -> list[Ch
         regions[name] += 1
         new[key] = number_of(label).to_bytes(HASH_BYTES, "little") + features.tobytes()
     there = [key for key, _ in rows.scan(prefix)]
-    kept = set(sorted({*there, *new})[:REFERENCES])
+    largest = max(2, min(REFERENCES, REFERENCE_NUMBERS // columns.features.shape[1]))
+    kept = set(sorted({*there, *new})[:largest])
     changes += [(key, None) for key in there if key not in kept]
     return changes + [(key, value) for key, value in new.items() if key in kept]
 
@@ -193,27 +199,61 @@ def references(event: ArtifactsInferred, rows: Rows) -> Array | None:
 
 
 def fold_unseen(event: ArtifactsInferred, scored: Scored, rows: Rows) -> list[Change]:
-    """A score row for each medium, with a slot for each of the two models with the latest artifacts."""
+    """A score row for each medium: the batch gets a slot, beside those that count until it is complete."""
     blind = [medium for medium in dict.fromkeys(event.no_prediction) if medium not in scored.labels]
-    media = [*scored.labels, *blind]
+    media, told = [*scored.labels, *blind], len(scored.labels)
     new = np.full(len(media), EMPTY)
     new["model"], new["batch"], new["at"] = number_of(event.model_id), number_of(event.batch_id), event.timestamp
-    new["label"][: len(media) - len(blind)] = [*map(number_of, scored.labels.values())]
+    new["label"][:told] = [*map(number_of, scored.labels.values())]
     for name in UTILITIES:
-        new[name][: len(media) - len(blind)] = np.minimum(scored.utilities[name], LARGEST)
+        new[name][:told] = np.minimum(scored.utilities[name], LARGEST)
 
     prefix = prefix_of(event.project_id, Kind.SCORE) + hashed(event.task_id)
     keys = [prefix + medium_bytes(medium) for medium in media]
     nothing = np.full(SLOTS, EMPTY).tobytes()
     slots = np.frombuffer(b"".join(value or nothing for value in rows.get(keys)), SCORE).reshape(-1, SLOTS).copy()
     every = np.arange(len(media))
-    same = slots["model"] == new["model"][:, None]
-    place = np.where(same.any(axis=1), same.argmax(axis=1), slots["at"].argmin(axis=1))
-    later = new["at"] >= slots["at"][every, place]
-    slots[every[later], place[later]] = new[later]
-    changed: list[Change] = [(keys[i], slots[i].tobytes()) for i in np.flatnonzero(later)]
+    place, better = slot_of(new, slots, complete(slots, event, rows))
+    # What another chunk of the batch said of a medium is more than that nothing was found in it.
+    again = slots["batch"][every, place] == new["batch"]
+    better &= ~(again & (slots["model"][every, place] == new["model"]) & (every >= told))
+    slots[every[better], place[better]] = new[better]
+    changed: list[Change] = [(keys[i], slots[i].tobytes()) for i in np.flatnonzero(better)]
     labels = filter(None, scored.labels.values())
     return [*names([event.model_id, *labels], event.project_id, rows), *changed, *fold_batch(event, rows)]
+
+
+def slot_of(new: Slots, slots: Slots, complete: Mask) -> tuple[NDArray[np.intp], Mask]:
+    """The slot of each medium that a batch may have, and whether it may.
+
+    Its own; else an empty one; else what a later batch of the same model has superseded; else what is not complete;
+    else the oldest. Never what is newer than it.
+
+    new: (rows,), slots and complete: (rows, SLOTS).
+    """
+    own = (slots["model"] == new["model"][:, None]) & (slots["batch"] == new["batch"][:, None]) & (slots["at"] >= 0)
+    empty = slots["at"] < 0
+    superseded = np.zeros_like(own)
+    for one in range(SLOTS):
+        for other in range(SLOTS):
+            later = (slots["at"][:, other] > slots["at"][:, one]) & complete[:, other]
+            superseded[:, one] |= later & (slots["model"][:, one] == slots["model"][:, other])
+    newer = slots["at"] > new["at"][:, None]
+    dear = np.select([own, newer, empty, superseded, ~complete], [0, 5, 1, 2, 3], 4)
+    chosen = (dear * 2**50 + slots["at"]).argmin(axis=1)  # among equals the oldest; no time is as large as that
+    return chosen, ~newer[np.arange(len(new)), chosen]
+
+
+def complete(slots: Slots, event: ArtifactsInferred, rows: Rows) -> Mask:
+    """Which slots are of batches that are complete."""
+    prefix = prefix_of(event.project_id, Kind.BATCH) + hashed(event.task_id)
+    batches = np.unique(np.stack([slots["model"].ravel(), slots["batch"].ravel()], axis=1), axis=0)
+    told = rows.get([prefix + each.tobytes() for each in batches])
+    done = [row is not None and BatchRow.unpack(row).complete for row in told]
+    mask = np.zeros(slots.shape, dtype=bool)
+    for model, batch in batches[done]:
+        mask |= (slots["model"] == model) & (slots["batch"] == batch)
+    return mask
 
 
 def fold_batch(event: ArtifactsInferred, rows: Rows) -> list[Change]:

@@ -36,7 +36,7 @@ def score(columns: Columns, seen: Array | None, *, multi_label: bool) -> Scored:
     if columns.features is not None and seen is not None:
         try:
             found["fre_class_agnostic"] = fre_class_agnostic(columns.features, seen)
-        except (ValueError, np.linalg.LinAlgError, FloatingPointError):
+        except (ValueError, np.linalg.LinAlgError, FloatingPointError, MemoryError):
             failed += 1
     places = {medium: place for place, medium in enumerate(dict.fromkeys(columns.media))}
     of_row = np.array([places[medium] for medium in columns.media], dtype=np.intp)

@@ -17,6 +17,7 @@ Timestamp = Annotated[int, Meta(ge=0, le=253_402_300_799_999)]
 State = Literal["none", "partially_annotated", "annotated", "to_revisit"]
 Preset = Literal["balanced", "random"]
 UPLOAD_BYTES = 64 * 1024  # what is kept of one medium: it is a row of a table, and must fit into Kafka
+FRAMES = 1_000_000  # of a video, one for each stride
 CHUNKS = 1_000_000
 
 
@@ -293,6 +294,9 @@ def upload(where: str, storage: str, given: dict[str, Any]) -> Upload:
         return Upload(Image(told.media_id), 0, 1, kept)
     if told.frame_count is None:
         raise MalformedEvent(f"{where}.frame_count must be there for a video")
+    frames = -(-told.frame_count // told.frame_stride)
+    if frames > FRAMES:
+        raise MalformedEvent(f"{where}.frame_count must make at most {FRAMES} frames, not {frames}: raise frame_stride")
     return Upload(Video(told.media_id), told.frame_count, told.frame_stride, kept)
 
 

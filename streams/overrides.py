@@ -14,6 +14,8 @@ from faust.transport.drivers.aiokafka import Consumer, Transport
 from faust.types import TP
 from faust.types.transports import TransportT
 
+from streams.errors import NotReady
+
 
 class Keeper(Protocol):
     """Who keeps the tables: takes partitions over, and knows how far each topic has been applied."""
@@ -46,9 +48,12 @@ class OurConsumer(Consumer):
     async def perform_seek(self) -> None:
         """Seek every partition to the first record that has not been applied."""
         app: Any = self.app
-        positions = {
-            tp: app.keeper.position(tp.topic, tp.partition) for tp in self.assignment() if not app.is_changelog(tp)
-        }
+        try:
+            positions = {
+                tp: app.keeper.position(tp.topic, tp.partition) for tp in self.assignment() if not app.is_changelog(tp)
+            }
+        except NotReady:  # asked while the partitions move; it is asked again when they are here
+            return
         await self.seek_wait(positions)  # a position before the first record is set to that one
         self._committed_offset.update({tp: offset or None for tp, offset in positions.items()})
 

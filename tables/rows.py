@@ -102,13 +102,14 @@ def whole_bytes(medium: Image | Video) -> bytes:
 # Fixed-width rows, so that all of a project decode as one array.
 STATES = ("none", "partially_annotated", "annotated", "to_revisit")
 STATE = np.dtype([("at", "<i8"), ("state", "u1"), ("user", "<u8")])
-GRANT = np.dtype([("offset", "<i8"), ("until", "<i8"), ("holder", "<u8")])
+GRANT = np.dtype([("offset", "<i8"), ("at", "<i8"), ("until", "<i8"), ("holder", "<u8")])
 FOREVER = int(np.iinfo(np.int64).max)  # a grant without an end
 # The utilities that artifacts allow, whichever count when ranking; NaN where there is none.
 UTILITIES = ("margin", "fre_class_agnostic")
 IDS = ("model", "batch", "label")  # as hashes; 0 for none
 SLOT = np.dtype([*((name, "<u8") for name in IDS), ("at", "<i8"), *((name, "<f4") for name in UTILITIES)])
-SLOTS = 2  # of the two models with the latest artifacts
+# Of two batches that count, and of one that is coming and must not destroy them.
+SLOTS = 3
 SCORE = np.dtype((SLOT, (SLOTS,)))
 EMPTY = np.array((0, 0, 0, -1, *(np.nan for _ in UTILITIES)), SLOT)
 
@@ -167,7 +168,8 @@ class BatchRow(NamedTuple):
     @property
     def complete(self) -> bool:
         """Whether all its chunks are here."""
-        return self.chunks >= 0 and self.here.bit_count() >= self.chunks
+        whole = (1 << max(self.chunks, 0)) - 1
+        return self.chunks >= 0 and self.here & whole == whole
 
 
 BATCH_HEAD = struct.Struct("<qi")

@@ -20,14 +20,15 @@ from streams.errors import NotReady, UnknownProject
 from streams.settings import Settings
 from streams.topics import CHANGELOG
 from tables.batch import Changelog, Writer
-from tables.ranking import READ, Pool
+from tables.pool import READ
+from tables.ranking import Ranking
 from tables.rows import Change, Kind, Rows, pack_int, prefix_of, progress_key, project_of, unpack_int
 from tables.store import Store
 
 log = logging.getLogger("activeset.state")
 
 MIB = 1024 * 1024
-LEAVE_S = 10.0  # less than the rebalance timeout (streams/app.py)
+LEAVE_S = 10.0  # twice this is less than the rebalance timeout (streams/app.py)
 SLICE = 5000  # rows of a scan between two steps of the event loop
 
 # Answers what rows an event changes, from the rows there are.
@@ -60,23 +61,34 @@ class Partition:
     store: Store
     writer: Writer
     progress: dict[str, int] = field(default_factory=dict)
-    pools: dict[str, Pool] = field(default_factory=dict)
+    rankings: dict[str, Ranking] = field(default_factory=dict)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     building: asyncio.Lock = field(default_factory=asyncio.Lock)
     moved: asyncio.Condition = field(default_factory=asyncio.Condition)
     gone: bool = False
 
-    async def write(self, changes: list[Change], at: At) -> None:
-        """Write the rows of an event: to Kafka, here, to who looks on. The last one tells how far its topic is."""
-        changes = [*changes, (progress_key(at.topic), pack_int(at.offset))]
+    async def apply(self, at: At, decide: Decide) -> Applied:
+        """Read, decide, and write the rows of an event: to Kafka, here, to who looks on.
+
+        The last row tells how far its topic is. If the partition was let go of meanwhile, nothing more is done: what
+        Kafka has by then is restored by the next owner.
+        """
+        if at.offset <= self.progress.get(at.topic, -1):
+            return Applied.BEFORE
+        changes = [*await decide(self.store), (progress_key(at.topic), pack_int(at.offset))]
+        if self.gone:
+            return Applied.ELSEWHERE
         offset = await self.writer.append(changes)
+        if self.gone:
+            return Applied.ELSEWHERE
         self.store.write(changes, offset)
         self.progress[at.topic] = at.offset
-        pool = self.pools.get(project_of(changes[0][0]))  # an event is about one project
-        if pool is not None:
-            pool.update(changes)
+        ranking = self.rankings.get(project_of(changes[0][0]))  # an event is about one project
+        if ranking is not None:
+            ranking.update(changes)
         async with self.moved:
             self.moved.notify_all()
+        return Applied.NOW
 
     async def leave(self) -> None:
         """Let go, once the event in hand is written; or after a while, and Kafka will refuse what is still sent."""
@@ -84,12 +96,16 @@ class Partition:
             async with asyncio.timeout(LEAVE_S):
                 async with self.lock:
                     self.gone = True
-                await self.writer.stop()
         except TimeoutError:
-            log.error("partition %d: its last write did not end within %.0f s", self.number, LEAVE_S)
+            log.warning("partition %d: left with an event in hand, which its next owner reads", self.number)
         self.gone = True
         async with self.moved:
             self.moved.notify_all()
+        try:
+            async with asyncio.timeout(LEAVE_S):
+                await self.writer.stop()
+        except TimeoutError:
+            log.warning("partition %d: its writer did not stop within %.0f s", self.number, LEAVE_S)
 
 
 class State:
@@ -115,7 +131,9 @@ class State:
             for number in partitions
         }
         try:
-            await asyncio.gather(*(each.writer.start() for each in taken.values()))
+            started = await asyncio.gather(*(each.writer.start() for each in taken.values()), return_exceptions=True)
+            for why in filter(None, started):
+                raise why
             await self._restore(taken)
         except BaseException:
             await asyncio.shield(asyncio.gather(*(each.writer.stop() for each in taken.values())))
@@ -167,10 +185,12 @@ class State:
         async with partition.lock:
             if partition.gone:
                 return Applied.ELSEWHERE
-            if at.offset <= partition.progress.get(at.topic, -1):
-                return Applied.BEFORE
-            await partition.write(await decide(partition.store), at)
-        return Applied.NOW
+            try:
+                return await partition.apply(at, decide)
+            except Exception:
+                if partition.gone:
+                    return Applied.ELSEWHERE
+                raise
 
     async def reached(self, partition: Partition, topic: str, offset: int) -> None:
         """Wait until a record of a topic is applied, by the owner that this worker was when it asked.
@@ -183,31 +203,31 @@ class State:
         if partition.gone:
             raise NotReady(f"partition {partition.number} went to another worker")
 
-    async def pool(self, partition: Partition, project: str) -> Pool:
+    async def ranking(self, partition: Partition, project: str) -> Ranking:
         """What is known of a project, for its ranking: built on first use, then kept up with every event.
 
         Raises:
             UnknownProject: no event has told of it.
         """
         async with partition.building:
-            if project not in partition.pools:
+            if project not in partition.rankings:
                 if partition.store.get([prefix_of(project, Kind.PROJECT)]) == [None]:
                     raise UnknownProject(f"there is no project {project!r}")
                 # In slices, no iterator kept between them. Events go on: what they write is in the scan, or taken here
                 # already and read once more.
-                pool = partition.pools[project] = Pool(project)
+                ranking = partition.rankings[project] = Ranking(project)
                 try:
-                    await self._build(pool, partition.store)
+                    await self._build(ranking, partition.store)
                 except BaseException:  # whoever asked may have gone
-                    del partition.pools[project]
+                    del partition.rankings[project]
                     raise
-            return partition.pools[project]
+            return partition.rankings[project]
 
-    async def _build(self, pool: Pool, store: Store) -> None:
+    async def _build(self, ranking: Ranking, store: Store) -> None:
         for kind in sorted(READ):
-            prefix = after = prefix_of(pool.project_id, kind)
+            prefix = after = prefix_of(ranking.pool.project_id, kind)
             while rows := list(islice(store.scan(prefix, after), SLICE)):
-                pool.update(rows)
+                ranking.update(rows)
                 after = rows[-1][0] + b"\0"
                 await asyncio.sleep(0)
 

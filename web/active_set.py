@@ -1,7 +1,6 @@
 """The active set: what is shown, and how media are marked as suggested so that nobody else gets them."""
 
 import asyncio
-import logging
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -15,19 +14,18 @@ from streams.events import Event, Granted, Pick, Reset
 from streams.partition import partition_of
 from streams.record import Record
 from streams.settings import Settings
-from tables.ranking import Place, Pool
+from tables.ranking import Place, Ranking
 from tables.rows import Kind, UploadRow, number_of, prefix_of
 from tables.state import Partition, State
 from web.items import items, medium_of
 from web.query import Query
 
-log = logging.getLogger("activeset.web")
-
 EVENTS = "active_set_events"
-PATIENCE_S = 10.0  # until our own agent has applied what a request has published
+PATIENCE_S = 10.0  # of a request that marks, until our own agent has applied what it published
 
 NO_MEDIA = "no media: none were uploaded, or all were deleted"
 DONE = "nothing to annotate: every medium is annotated"
+LEASED = "every medium that is left is leased to somebody"
 SUGGESTED = "every medium that is left was suggested already; the next request that marks begins anew"
 
 
@@ -53,9 +51,8 @@ class ActiveSets:
             NotReady, UnknownProject, UnknownTask, BadQuery.
         """
         partition = self._home(project)
-        pool = await self.state.pool(partition, project)
-        places = pool.top(query.task_id, query.limit, self.now())
-        return self._answer(places, query, pool, partition)
+        ranking = await self.state.ranking(partition, project)
+        return self._answer(ranking.top(query.task_id, query.limit, self.now()), query, ranking, partition)
 
     async def suggested(self, project: str, query: Query, workspace: str) -> dict[str, Any]:
         """The active set, marked as suggested: until nothing else is left, no other request gets these media.
@@ -66,16 +63,20 @@ class ActiveSets:
             NotReady, UnknownProject, UnknownTask, BadQuery.
         """
         partition = self._home(project)
-        pool = await self.state.pool(partition, project)
-        pool.check_workspace(workspace)
-        async with self.locks.setdefault(project, asyncio.Lock()):
-            places = await self._granted(project, query, pool, partition)
-            return self._answer(places, query, pool, partition)
+        ranking = await self.state.ranking(partition, project)
+        ranking.pool.check_workspace(workspace)
+        try:
+            async with asyncio.timeout(PATIENCE_S), self.locks.setdefault(project, asyncio.Lock()):
+                places = await self._granted(project, query, ranking, partition)
+        except TimeoutError as why:
+            raise NotReady(f"what was chosen could not be marked within {PATIENCE_S:.0f} s") from why
+        return self._answer(places, query, ranking, partition)
 
-    async def _granted(self, project: str, query: Query, pool: Pool, partition: Partition) -> list[Place]:
+    async def _granted(self, project: str, query: Query, ranking: Ranking, partition: Partition) -> list[Place]:
         """The media that the log granted to this request, best first; none if there is nothing to annotate."""
+        pool = ranking.pool
         for _ in range(3):  # what is there; after a reset; after somebody else was first
-            places = pool.top(query.task_id, query.limit, self.now())
+            places = ranking.top(query.task_id, query.limit, self.now())
             about: dict[str, Any] = {
                 "workspace_id": pool.project.workspace_id,
                 "project_id": project,
@@ -93,7 +94,7 @@ class ActiveSets:
                 ours = [each for each in places if pool.holder(each.medium) == number_of(request_id)]
                 if ours:
                     return ours
-            elif len(pool.order(query.task_id).best):
+            elif pool.suggested(self.now())[ranking.order(query.task_id).best].any():
                 await self._applied(Reset(**about, request_id=request_id), partition)
             else:
                 return []
@@ -104,11 +105,7 @@ class ActiveSets:
         record = Record(
             self.settings.name(EVENTS), partition.number, event.project_id.encode(), msgspec.json.encode(event), []
         )
-        try:
-            async with asyncio.timeout(PATIENCE_S):
-                await self.state.reached(partition, EVENTS, await self.publish(record))
-        except TimeoutError as why:
-            raise NotReady(f"what was chosen could not be marked within {PATIENCE_S:.0f} s") from why
+        await self.state.reached(partition, EVENTS, await self.publish(record))
 
     def _home(self, project: str) -> Partition:
         return self.state.owned(partition_of(project.encode(), self.settings.partitions))
@@ -118,11 +115,12 @@ class ActiveSets:
         rows = partition.store.get([prefix_of(project, Kind.UPLOAD) + whole for whole in wholes])
         return {whole: UploadRow.unpack(row) for whole, row in zip(wholes, rows, strict=True) if row is not None}
 
-    def _answer(self, places: list[Place], query: Query, pool: Pool, partition: Partition) -> dict[str, Any]:
-        tasks = pool.project.tasks
+    def _answer(self, places: list[Place], query: Query, ranking: Ranking, partition: Partition) -> dict[str, Any]:
+        pool, tasks = ranking.pool, ranking.pool.project.tasks
         shown = items(places, self._uploads(places, partition, pool.project_id), pool, tasks)
         answer: dict[str, Any] = {"active_set": shown, "as_of": dict(sorted(partition.progress.items()))}
         if not places:
-            left = len(pool.order(query.task_id).best)
-            answer["reason"] = SUGGESTED if left else DONE if len(pool.media()) else NO_MEDIA
+            best = ranking.order(query.task_id).best
+            left = SUGGESTED if pool.suggested(self.now())[best].any() else LEASED
+            answer["reason"] = left if len(best) else DONE if len(pool.media()) else NO_MEDIA
         return answer

@@ -8,7 +8,8 @@ import orjson
 
 from streams.events import Task
 from streams.media import Image, Medium, VideoFrame
-from tables.ranking import Place, Pool
+from tables.pool import Pool
+from tables.ranking import Place
 from tables.rows import HASH_BYTES, UploadRow
 
 # What clients of Geti refuse an item without, where an upload did not tell it.

@@ -576,3 +576,16 @@ def test_a_message_of_a_long_mistake_is_short_and_names_the_field() -> None:
 
     assert "$.active_learning.preset" in str(why.value)
     assert len(str(why.value)) < 400
+
+
+@pytest.mark.parametrize(("stride", "fits"), [(1, False), (4, False), (5, True)])
+def test_a_video_has_at_most_a_million_frames(stride: int, fits: bool) -> None:
+    video = {"media_type": "video", "media_id": "v", "frame_count": 5_000_000, "frame_stride": stride}
+    about = {"workspace_id": "w", "project_id": "p", "timestamp": 1, "dataset_storage_id": "s"}
+    record = Record("t", 0, b"p", json.dumps({**about, **video}).encode(), [])
+
+    if fits:
+        assert decode(record, "media_uploads").project_id == "p"
+    else:
+        with pytest.raises(MalformedEvent, match=r"value.frame_count must make at most 1000000 frames"):
+            decode(record, "media_uploads")

@@ -76,3 +76,11 @@ def test_the_error_is_that_of_scikit_learns_pca(seed: int, rows: int, columns: i
 def test_features_that_allow_no_reconstruction_are_told(seen: list[list[float]], told: str) -> None:
     with pytest.raises(ValueError, match=told):
         fre_class_agnostic(np.array([[1.0, 2.0]]), np.array(seen).reshape(len(seen), -1 if seen else 2))
+
+
+@pytest.mark.parametrize("rows", [2, 3, 7, 100, 333])
+def test_equal_seen_rows_are_without_variance_however_their_mean_is_rounded(rows: int) -> None:
+    seen = np.tile(np.float64(np.float32(0.1)) + np.array([0, 0.3, 0.7, np.pi]), (rows, 1))
+
+    with pytest.raises(ValueError, match="differ"):
+        fre_class_agnostic(np.ones((1, 4)), seen)

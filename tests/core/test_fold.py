@@ -25,17 +25,53 @@ async def test_of_two_events_the_later_timestamp_wins_and_among_equals_the_logs_
     assert json.loads(told[8:])["name"] == "second"
 
 
-async def test_the_scores_of_the_two_latest_models_are_kept_side_by_side() -> None:
+def image(n: int) -> dict[str, Any]:
+    return {"media_type": "image", "media_id": f"m{n}"}
+
+
+@pytest.mark.parametrize(
+    ("batches", "kept"),
+    [
+        # (model, batch, is complete), in order of time
+        ([("a", 1, True), ("b", 2, True), ("c", 3, True)], "a1 b2 c3"),
+        ([("a", 1, True), ("b", 2, True), ("c", 3, True), ("d", 4, True)], "b2 c3 d4"),  # the oldest goes
+        ([("a", 1, True), ("a", 2, False)], "a1 a2"),  # the former scores stand
+        ([("a", 1, True), ("a", 2, True), ("b", 3, False), ("c", 4, False)], "a2 b3 c4"),  # what was superseded goes
+        ([("a", 1, True), ("b", 2, False), ("c", 3, True), ("d", 4, True)], "a1 c3 d4"),  # what never came goes
+        ([("a", 1, True), ("a", 1, True)], "a1"),
+    ],
+)
+async def test_a_batch_that_comes_destroys_nothing_that_counts(batches: list[tuple[str, int, bool]], kept: str) -> None:
     table = Table()
-    for n, model in enumerate(("a", "b", "a", "c")):
-        await table.hears("inference_artifacts", **chunk(model, "m1", timestamp=NOW + n))
-    await table.hears("inference_artifacts", **chunk("old", "m1", timestamp=NOW))
+    for model, batch, last in batches:
+        about = {"batch_id": f"{model}{batch}", "timestamp": NOW + batch, "last": last}
+        await table.hears("inference_artifacts", **chunk(model, "m1", **about))
+    await table.hears("inference_artifacts", **chunk("old", "m1", timestamp=NOW - 1))  # comes late
 
     slots = table.slots("m1")
 
-    assert set(slots["model"]) == {number_of("a"), number_of("c")}
-    assert set(slots["at"]) == {NOW + 2, NOW + 3}
-    assert slots["margin"] == pytest.approx([0.5, 0.5])
+    names = {number_of(each): each for each in (*kept.split(), "batch of old")}
+    assert " ".join(sorted(names[each] for each in slots["batch"] if each)) in (kept, f"{kept} batch of old")
+    assert len(kept.split()) < 3 or number_of("batch of old") not in slots["batch"]
+
+
+async def test_a_chunk_that_comes_again_with_another_time_stays_in_its_slot() -> None:
+    table = Table()
+    for at in (NOW, NOW - 5, NOW + 5):
+        await table.hears("inference_artifacts", **chunk("a", "m1", timestamp=at))
+
+    assert sorted(table.slots("m1")["at"]) == [-1, -1, NOW + 5]
+
+
+async def test_what_a_chunk_said_of_a_medium_stands_though_another_found_nothing_in_it() -> None:
+    blind = {"no_prediction": [image(1)], "media": [], "probabilities": [], "features": []}
+    told = chunk("a", "m1", chunk=1, last=False)
+    for order in ((chunk("a", **blind), told), (told, chunk("a", **blind))):
+        table = Table()
+        for each in order:
+            await table.hears("inference_artifacts", **each)
+
+        assert np.nanmax(table.slots("m1")["margin"]) == pytest.approx(0.5)
 
 
 async def test_media_without_a_prediction_have_a_row_without_utilities() -> None:
@@ -61,6 +97,15 @@ async def test_of_a_batchs_seen_media_those_with_the_smallest_hash_are_kept_in_w
         kept.append({key[24:36] for key in table.kind(Kind.REFERENCE)})
 
     assert kept[0] == kept[1] == set(sorted(medium_bytes(Image(each)) for each in images)[:5])
+
+
+async def test_of_long_features_fewer_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folds, "REFERENCE_NUMBERS", 10)
+    table = Table()
+
+    await table.hears("inference_artifacts", **chunk("a", *(f"m{n}" for n in range(12)), subset="seen"))
+
+    assert len(table.kind(Kind.REFERENCE)) == 5  # of two numbers each
 
 
 async def test_unseen_rows_are_measured_against_the_seen_ones_of_their_batch() -> None:
@@ -126,10 +171,6 @@ async def test_who_asked_first_keeps_a_medium_until_it_runs_out_or_a_reset() -> 
     assert lease == again == {m1: first_, m2: lease_}
     assert later == {m1: first_, m2: later_}
     assert after == {m1: after_, m2: after_}
-
-
-def image(n: int) -> dict[str, Any]:
-    return {"media_type": "image", "media_id": f"m{n}"}
 
 
 numbers = st.integers(0, 3)

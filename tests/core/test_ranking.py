@@ -4,15 +4,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tables.ranking import NEVER_SCORED, Place, Pool, ranked
+from tables.ranking import NEVER_SCORED, Place, Ranking, ranked
 from tables.rows import prefix_of
 from tests.core.table import NOW, Table, chunk
 
 
-def pool_of(table: Table) -> Pool:
-    pool = Pool("p")
-    pool.update(table.scan(prefix_of("p")))
-    return pool
+def ranking_of(table: Table, project: str = "p") -> Ranking:
+    ranking = Ranking(project)
+    ranking.update(table.scan(prefix_of(project)))
+    return ranking
 
 
 async def told(*images: str, tasks: tuple[dict[str, Any], ...] = ({"task_id": "t"},), **more: Any) -> Table:
@@ -61,7 +61,7 @@ async def test_labels_are_ranked_by_themselves_where_each_medium_has_one(
     scores = {"labels": ["a", "a", "a", "b"], "probabilities": margins(0.9, 0.8, 0.7, 0.1)}
     await table.hears("inference_artifacts", **chunk("model", "m1", "m2", "m3", "m4", **scores))
 
-    assert sorted(by_label(pool_of(table).top("t", 9, NOW)), key=lambda each: (each[1], each[0])) == wanted
+    assert sorted(by_label(ranking_of(table).top("t", 9, NOW)), key=lambda each: (each[1], each[0])) == wanted
 
 
 async def test_media_in_which_the_model_found_nothing_stand_in_the_middle() -> None:
@@ -70,7 +70,7 @@ async def test_media_in_which_the_model_found_nothing_stand_in_the_middle() -> N
     scores = {"probabilities": margins(0.9, 0.5, 0.1), "labels": ["a", "b", "c"], "no_prediction": blind}
     await table.hears("inference_artifacts", **chunk("model", "m1", "m2", "m3", **scores))
 
-    utilities = [place.reasons[0]["utility"] for place in pool_of(table).top("t", 9, NOW)]
+    utilities = [place.reasons[0]["utility"] for place in ranking_of(table).top("t", 9, NOW)]
 
     assert utilities == pytest.approx([0.9, 0.5, 0.5, 0.1])
 
@@ -82,7 +82,7 @@ async def test_where_only_features_came_the_reconstruction_error_counts() -> Non
     unseen = {"chunk": 1, "features": [[1.0, 1.0], [1.0, 4.0]], "probabilities": None}
     await table.hears("inference_artifacts", **chunk("model", "m1", "m2", **unseen))
 
-    [first, second] = pool_of(table).top("t", 9, NOW)
+    [first, second] = ranking_of(table).top("t", 9, NOW)
 
     assert first.reasons[0]["extractor"] == "fre_class_agnostic"
     assert first.reasons[0]["utility"] > second.reasons[0]["utility"]
@@ -95,7 +95,7 @@ async def test_a_projects_score_is_the_mean_of_its_tasks_and_its_tier_the_worst(
     await table.hears("inference_artifacts", **chunk("model", "m1", "m2", **scores))
     await table.hears("inference_artifacts", **chunk("model", "m2", "m1", task_id="t2", **scores))
 
-    first, second, third = pool_of(table).top(None, 9, NOW)
+    first, second, third = ranking_of(table).top(None, 9, NOW)
 
     assert [first.score, second.score, third.score] == [0.25, 0.25, NEVER_SCORED]
     assert [first.tier, second.tier, third.tier] == ["earlier_model", "earlier_model", "not_scored"]
@@ -106,7 +106,7 @@ async def test_scores_of_media_that_nobody_uploaded_wait_and_count_for_nothing()
     table = await told("m1")
     await table.hears("inference_artifacts", **chunk("model", "m1", "m2", probabilities=margins(0.1, 0.9)))
 
-    [place] = pool_of(table).top("t", 9, NOW)
+    [place] = ranking_of(table).top("t", 9, NOW)
 
     assert place.score == 0.0
 
@@ -116,7 +116,7 @@ async def test_what_was_annotated_stays_in_the_pool_of_the_rank() -> None:
     await table.hears("inference_artifacts", **chunk("model", "m1", "m2", probabilities=margins(0.9, 0.1)))
     await table.hears("annotation_updates", media_id="m1", states={"t": "annotated"})
 
-    [place] = pool_of(table).top("t", 9, NOW)
+    [place] = ranking_of(table).top("t", 9, NOW)
 
     assert (place.rank, place.score) == (1, 0.5)
 
@@ -126,9 +126,9 @@ async def test_a_lease_that_has_run_out_is_free_again_without_an_event() -> None
     lease = {"medium": {"media_type": "image", "media_id": "m1"}, "rank": 1, "score": 0.0}
     about: dict[str, Any] = {"change": "granted", "request_id": "r", "media": [lease], "expires_at": NOW + 10}
     await table.hears("active_set_events", **about)
-    pool = pool_of(table)
+    ranking = ranking_of(table)
 
-    assert [len(pool.top(None, 9, now)) for now in (NOW, NOW + 9, NOW + 10)] == [0, 0, 1]
+    assert [len(ranking.top(None, 9, now)) for now in (NOW, NOW + 9, NOW + 10)] == [0, 0, 1]
 
 
 async def test_rows_may_come_in_any_order_and_more_than_once() -> None:
@@ -139,11 +139,11 @@ async def test_rows_may_come_in_any_order_and_more_than_once() -> None:
     await table.hears("annotation_updates", media_id="m3", states={"t": "annotated"})
     rows = [*table.scan(prefix_of("p"))] * 2
     random.Random(1).shuffle(rows)
-    shuffled = Pool("p")
+    shuffled = Ranking("p")
     for row in rows:
         shuffled.update([row])
 
-    assert shuffled.top(None, 99, NOW) == pool_of(table).top(None, 99, NOW)
+    assert shuffled.top(None, 99, NOW) == ranking_of(table).top(None, 99, NOW)
     assert len(shuffled.top(None, 99, NOW)) == 19
 
 
@@ -155,9 +155,7 @@ async def test_what_has_no_score_comes_in_an_order_of_its_own_in_each_project() 
         await table.hears("project_updates", project_id=project, dataset_storage_id="s")
         media = [{"media_type": "image", "media_id": each} for each in images]
         await table.hears("media_uploads", project_id=project, dataset_storage_id="s", media=media)
-        pool = Pool(project)
-        pool.update(table.items())
-        orders.append([place.medium for place in pool.top(None, 99, NOW)])
+        orders.append([place.medium for place in ranking_of(table, project).top(None, 99, NOW)])
 
     assert sorted(orders[0]) == sorted(orders[1])
     assert orders[0] != orders[1]
@@ -169,4 +167,4 @@ async def test_a_large_video_costs_no_row_for_each_of_its_frames() -> None:
     await table.hears("media_uploads", dataset_storage_id="s", media=[video])
 
     assert len(table) == 2
-    assert len(pool_of(table).media()) == 30_000
+    assert len(ranking_of(table).pool.media()) == 30_000

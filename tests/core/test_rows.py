@@ -50,12 +50,14 @@ def test_an_image_and_a_video_of_one_id_are_two_and_a_frame_belongs_to_its_video
     assert len({medium_bytes(frame), medium_bytes(VideoFrame("x", 31)), medium_bytes(image)}) == 3
 
 
-@pytest.mark.parametrize(("here", "chunks", "complete"), [(0b111, 3, True), (0b101, 3, False), (0b1, -1, False)])
+@pytest.mark.parametrize(
+    ("here", "chunks", "complete"), [(0b111, 3, True), (0b101, 3, False), (0b100101, 3, False), (0b1, -1, False)]
+)
 def test_a_batch_is_complete_when_all_its_chunks_are_here(here: int, chunks: int, complete: bool) -> None:
     assert BatchRow(0, chunks, here).complete is complete
 
 
 def test_grants_without_an_end_live_until_a_reset_and_others_until_their_end() -> None:
-    grants = np.array([(5, FOREVER, 1), (9, FOREVER, 1), (5, 100, 1), (9, 50, 1)], GRANT)
+    grants = np.array([(5, 1, FOREVER, 1), (9, 1, FOREVER, 1), (5, 1, 100, 1), (9, 1, 50, 1)], GRANT)
 
     assert live(grants, reset=7, now=99).tolist() == [False, True, True, False]

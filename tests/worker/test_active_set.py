@@ -11,6 +11,8 @@ from tests.worker.conftest import GENERATION, HOME, NOW, PROJECT, TASK, WORKSPAC
 from web.query import Query
 
 EVERY = Query(None, 100)
+DELETED = {"dataset_storage_id": "s", "media_id": "m1", "media_type": "image"}
+AGAIN = {"dataset_storage_id": "s", "media": [{"media_type": "image", "media_id": "m1"}]}
 
 
 def annotated(image: str, state: str = "annotated", task: str = TASK, at: int = NOW) -> dict[str, object]:
@@ -205,8 +207,9 @@ async def test_a_grant_that_our_own_agent_does_not_apply_is_not_answered(
     monkeypatch.setattr("web.active_set.PATIENCE_S", 0.01)
     house.deaf = True
 
-    with pytest.raises(NotReady, match="could not be marked"):
-        await house.suggested()
+    for answer in await asyncio.gather(*(house.suggested() for _ in range(3)), return_exceptions=True):
+        assert isinstance(answer, NotReady)
+        assert "could not be marked" in str(answer)
 
 
 async def test_nothing_left_is_an_empty_set_with_the_reason(house: House) -> None:
@@ -239,17 +242,73 @@ async def test_a_later_task_of_a_chain_takes_what_is_partly_annotated_and_a_proj
 
 async def test_what_is_deleted_is_not_served_until_it_is_uploaded_again(house: House) -> None:
     await house.tells("m1", "m2")
-    gone = {"dataset_storage_id": "s", "media_id": "m1", "media_type": "image"}
-    await house.says("media_deletions", **gone, timestamp=NOW + 1)
+    await house.says("media_deletions", **DELETED, timestamp=NOW + 1)
     assert await house.shown() == ["m2"]
 
-    again = {"dataset_storage_id": "s", "media": [{"media_type": "image", "media_id": "m1"}]}
-    await house.says("media_uploads", **again, timestamp=NOW + 2)
+    await house.says("media_uploads", **AGAIN, timestamp=NOW + 2)
     assert sorted(await house.shown()) == ["m1", "m2"]
 
     await house.says("project_deletions", timestamp=NOW + 3)
     with pytest.raises(UnknownProject):
         await house.shown()
+
+
+async def test_what_was_told_of_a_medium_before_it_was_deleted_does_not_come_back_with_it(house: House) -> None:
+    await house.tells("m1", "m2")
+    await house.says("model_activations", task_id=TASK, model_id="model-1")
+    await house.infers({"m1": 0.9, "m2": 0.1})
+    assert await house.suggested(limit=1) == ["m1"]
+    await house.says("annotation_updates", **annotated("m1"))
+
+    await house.says("media_deletions", **DELETED, timestamp=NOW + 1)
+    await house.says("media_uploads", **AGAIN, timestamp=NOW + 2)
+
+    answer = await house.sets.shown(PROJECT, EVERY)
+    assert [(item["id"], item["active_learning"]["tier"]) for item in answer["active_set"]] == [
+        ("m2", "active_model"),
+        ("m1", "not_scored"),
+    ]
+    assert answer["active_set"][1]["annotation_state_per_task"] == [{"task_id": TASK, "state": "none"}]
+
+
+async def test_a_project_that_is_made_anew_begins_anew(house: House) -> None:
+    await house.tells("m1", "m2")
+    await house.says("model_activations", task_id=TASK, model_id="model-1")
+    await house.infers({"m1": 0.9, "m2": 0.1})
+    await house.suggested()
+    await house.says("project_deletions", timestamp=NOW + 1)
+
+    about = {"dataset_storage_id": "s", "timestamp": NOW + 2}
+    await house.says("project_updates", tasks=[{"task_id": TASK}], **about)
+    assert await house.shown() == []
+    await house.says("media_uploads", **{**AGAIN, **about})
+
+    answer = await house.sets.shown(PROJECT, EVERY)
+    assert [(item["id"], item["active_learning"]["tier"]) for item in answer["active_set"]] == [("m1", "not_scored")]
+
+
+async def test_the_former_scores_stand_until_a_batch_of_the_same_model_is_complete(house: House) -> None:
+    await house.tells("m1", "m2", "m3")
+    await house.says("model_activations", task_id=TASK, model_id="model-1")
+    await house.infers({"m1": 0.9, "m2": 0.5, "m3": 0.1})
+
+    await house.infers({"m1": 0.2, "m2": 0.6}, batch_id="second", last=False, timestamp=NOW + 1)
+    assert await house.shown() == ["m1", "m2", "m3"]
+
+    await house.infers({"m3": 0.9}, batch_id="second", chunk=1, timestamp=NOW + 1)
+    assert await house.shown() == ["m3", "m2", "m1"]
+
+
+async def test_what_is_leased_is_not_freed_by_a_request_that_finds_nothing_else(house: House) -> None:
+    await house.tells("m1", "m2")
+    leased = [{"medium": {"media_type": "image", "media_id": each}, "rank": 1, "score": 0.0} for each in ("m1", "m2")]
+    lease = {"change": "granted", "request_id": "r", "media": leased, "expires_at": NOW + 1}
+    await house.says("active_set_events", **lease)
+
+    answer = await house.sets.suggested(PROJECT, EVERY, WORKSPACE)
+
+    assert (answer["active_set"], answer["reason"]) == ([], "every medium that is left is leased to somebody")
+    assert house.published == []
 
 
 async def test_the_preset_random_takes_no_notice_of_scores(house: House) -> None:
@@ -284,7 +343,7 @@ async def test_what_was_asked_of_unknown_projects_is_not_remembered(house: House
         with pytest.raises(UnknownProject):
             await house.sets.shown(f"nobody-{n}", EVERY)
 
-    assert not any(house.state.owned(partition).pools for partition in range(8))
+    assert not any(house.state.owned(partition).rankings for partition in range(8))
 
 
 async def test_a_row_with_a_number_that_is_not_finite_is_left_out_by_itself_and_counted(house: House) -> None:
@@ -307,7 +366,7 @@ async def test_a_row_with_a_number_that_is_not_finite_is_left_out_by_itself_and_
 async def test_a_ranking_that_was_rebuilt_equals_one_that_grew(house: House) -> None:
     images = {f"m{n}": n / 10 for n in range(10)}
     await house.tells(*images)
-    grown = house.state.owned(HOME).pools
+    grown = house.state.owned(HOME).rankings
     await house.shown()
     await house.infers(images)
     await house.says("annotation_updates", **annotated("m3"))

@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -8,7 +8,7 @@ from streams.errors import NotReady
 from tables.batch import Slice
 from tables.rows import Change, Kind, Rows, pack_int, prefix_of, progress_key
 from tables.state import Applied, At, State
-from tests.worker.conftest import GENERATION, Disk, House, ListChangelog
+from tests.worker.conftest import GENERATION, Disk, House, ListChangelog, ListWriter
 
 KEY = prefix_of("p1", Kind.RESET)
 
@@ -112,6 +112,51 @@ async def test_leaving_waits_for_the_event_in_hand(house: House) -> None:
     assert (KEY, b"1") in house.changelog.rows[0]
     assert await waiting in (Applied.NOW, Applied.ELSEWHERE)
     assert ((KEY, b"2") in house.changelog.rows[0]) == (waiting.result() is Applied.NOW)
+
+
+@pytest.mark.parametrize("slow", ["while it decides", "while kafka acknowledges"])
+async def test_an_event_that_takes_too_long_when_its_partition_goes_touches_nothing_here(
+    house: House, monkeypatch: pytest.MonkeyPatch, slow: str
+) -> None:
+    monkeypatch.setattr("tables.state.LEAVE_S", 0.01)
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    append = ListWriter.append
+
+    async def waits() -> None:
+        begun.set()
+        await go_on.wait()
+
+    async def decide(_: Rows) -> list[Change]:
+        if slow == "while it decides":
+            await waits()
+        return [(KEY, b"late")]
+
+    async def late(writer: ListWriter, changes: Sequence[Change]) -> int:
+        offset = await append(writer, changes)
+        if slow == "while kafka acknowledges":
+            await waits()
+        return offset
+
+    monkeypatch.setattr(ListWriter, "append", late)
+    applying = asyncio.ensure_future(house.state.apply(at(0), decide))
+    await begun.wait()
+    await house.state.leave()
+    go_on.set()
+
+    assert await applying is Applied.ELSEWHERE
+    assert house.disk.store(0).get([KEY]) == [None]
+    assert ((KEY, b"late") in house.changelog.rows[0]) == (slow == "while kafka acknowledges")
+    assert sorted(house.changelog.stopped) == list(range(8))
+
+
+async def test_a_write_that_is_refused_after_its_partition_went_does_not_end_the_worker(house: House) -> None:
+    partition = house.state.owned(0)
+
+    async def decide(_: Rows) -> list[Change]:
+        partition.gone = True
+        raise OSError("fenced")
+
+    assert await house.state.apply(at(0), decide) is Applied.ELSEWHERE
 
 
 @pytest.mark.parametrize("disk", ["the same", "an older one", "an empty one"])

@@ -1,0 +1,245 @@
+"""A pool: what is known of a project, folded from its rows.
+
+It takes rows in any order and as often as they come: one that was built from a scan equals one that grew with the
+events. What was told before a project or a medium was deleted stays invisible, also when it comes again.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from streams.errors import BadQuery, UnknownProject, UnknownTask
+from streams.events import ProjectUpdated, Task
+from tables.rows import (
+    FOREVER,
+    GRANT,
+    HASH_BYTES,
+    MEDIUM_BYTES,
+    STATE,
+    STATES,
+    UPLOAD_HEAD,
+    ActivationRow,
+    BatchRow,
+    Change,
+    Kind,
+    UploadRow,
+    hashed,
+    live,
+    number_of,
+    prefix_of,
+    unpack_int,
+)
+
+Mask = NDArray[np.bool_]
+# Media as bytes (tables/rows.py, `medium_bytes`), in order. numpy hides zeros at the end, in all of them alike.
+MEDIA = np.dtype(f"S{MEDIUM_BYTES}")
+PARTS = np.dtype([("whole", f"S{HASH_BYTES}"), ("frame", ">u4")])  # the same, taken apart
+Media = NDArray[np.bytes_]
+Times = NDArray[np.int64]
+Numbers = NDArray[np.uint64]
+
+NONE_STATE = STATES.index("none")
+# What a ranking reads; some kinds are told apart by their task as well.
+READ = frozenset(Kind) - {Kind.PROGRESS, Kind.REFERENCE}
+BY_TASK = frozenset({Kind.STATE, Kind.SCORE, Kind.BATCH})
+
+
+class Pool:
+    """What is known of a project."""
+
+    def __init__(self, project_id: str) -> None:
+        self.project_id = project_id
+        self._prefix = prefix_of(project_id)
+        self._rows: dict[tuple[Kind, bytes], dict[bytes, bytes]] = defaultdict(dict)
+        self._media: Media | None = None
+        self._videos: dict[bytes, int] = {}
+
+    def update(self, rows: Iterable[Change]) -> None:
+        """Take rows; those of other projects, and kinds that no ranking needs, are passed over."""
+        for key, value in rows:
+            if not key.startswith(self._prefix):
+                continue
+            kind, rest = Kind(key[len(self._prefix)]), key[len(self._prefix) + 1 :]
+            if kind not in READ:
+                continue
+            by = HASH_BYTES if kind in BY_TASK else 0
+            known = self._rows[kind, rest[:by]]
+            if value is None:
+                known.pop(rest[by:], None)
+            else:
+                # What an upload told is read when it is served.
+                known[rest[by:]] = value[: UPLOAD_HEAD.size] if kind is Kind.UPLOAD else value
+            of_a_video = kind is Kind.SCORE and rest[by : by + HASH_BYTES] in self._videos
+            if kind in (Kind.UPLOAD, Kind.REMOVAL) or of_a_video:
+                self._media = None
+
+    @property
+    def project(self) -> ProjectUpdated:
+        """The project as it is.
+
+        Raises:
+            UnknownProject: nothing was told of it, or it is gone.
+        """
+        told = self.rows(Kind.PROJECT).get(b"")
+        if told is None or unpack_int(told) <= self._removed(b""):
+            raise UnknownProject(f"there is no project {self.project_id!r}")
+        return msgspec.json.decode(told[8:], type=ProjectUpdated)
+
+    def check_workspace(self, workspace_id: str) -> None:
+        """Whether the project is this workspace's.
+
+        Raises:
+            UnknownProject: it is not.
+        """
+        if self.project.workspace_id != workspace_id:
+            raise UnknownProject(f"there is no project {self.project_id!r} in workspace {workspace_id[:200]!r}")
+
+    def task(self, task_id: str) -> Task:
+        """A task of the project that can be trained.
+
+        Raises:
+            UnknownProject, UnknownTask: there is none.
+            BadQuery: it cannot be trained.
+        """
+        for task in self.project.tasks:
+            if task.task_id == task_id:
+                if not task.trainable:
+                    raise BadQuery(f"task_id must be a task that can be trained, and {task_id!r} cannot")
+                return task
+        raise UnknownTask(f"project {self.project_id!r} has no task {task_id!r}")
+
+    def name(self, number: int) -> str | None:
+        """The text that a hash stands for."""
+        text = self.rows(Kind.NAME).get(int(number).to_bytes(HASH_BYTES, "little"))
+        return None if text is None else text.decode()
+
+    def active_model(self, task_id: str) -> int:
+        """The hash of a task's active model; 0 if there is none."""
+        told = self.rows(Kind.ACTIVATION).get(hashed(task_id))
+        if told is None or unpack_int(told) <= self._removed(b""):
+            return 0
+        return number_of(ActivationRow.unpack(told).model_id)
+
+    def complete_batches(self, task_id: str) -> bytes:
+        """The batches of a task whose chunks are all here: the bytes of their models and names, one after the other."""
+        batches = self.rows(Kind.BATCH, hashed(task_id)).items()
+        return b"".join(key for key, row in batches if BatchRow.unpack(row).complete)
+
+    def states(self, task_id: str) -> NDArray[np.uint8]:
+        """The annotation state of each medium in a task."""
+        found = self.gathered(Kind.STATE, hashed(task_id), STATE, np.zeros((), STATE))
+        states: NDArray[np.uint8] = np.where(found["at"] > self.removed(), found["state"], NONE_STATE)
+        return states
+
+    def state(self, task_id: str, medium: bytes) -> str:
+        """The annotation state of one medium in a task."""
+        row = self.rows(Kind.STATE, hashed(task_id)).get(medium)
+        found = np.frombuffer(row, STATE)[0] if row is not None else np.zeros((), STATE)
+        gone = max(self._removed(b""), self._removed(medium[:HASH_BYTES]))
+        return STATES[found["state"] if found["at"] > gone else NONE_STATE]
+
+    def taken(self, now: int) -> Mask:
+        """Which media somebody has: suggested, or leased until later than now (milliseconds since the epoch)."""
+        grants = self._grants()
+        taken: Mask = (grants["at"] > self.removed()) & live(grants, self.reset, now)
+        return taken
+
+    def suggested(self, now: int) -> Mask:
+        """Those of them that a reset would free: they have no end."""
+        suggested: Mask = self.taken(now) & (self._grants()["until"] == FOREVER)
+        return suggested
+
+    def _grants(self) -> Any:
+        return self.gathered(Kind.GRANT, b"", GRANT, np.array((-1, -1, -1, 0), GRANT))
+
+    @property
+    def reset(self) -> int:
+        """Where the last reset of suggestions stands in its topic; -1 if there was none."""
+        told = self.rows(Kind.RESET).get(b"")
+        return -1 if told is None else unpack_int(told)
+
+    def holder(self, medium: bytes) -> int:
+        """The hash of the request that a medium was granted to; 0 for none."""
+        row = self.rows(Kind.GRANT).get(medium)
+        return 0 if row is None else int(np.frombuffer(row, GRANT)["holder"][0])
+
+    def media(self) -> Media:
+        """All media that exist: images, and of each video the frames that are implied or named by a score; in order."""
+        if self._media is None:
+            images: list[bytes] = []
+            frames: list[Media] = []
+            self._videos = {}
+            gone = self._removed(b"")
+            for whole, row in self.rows(Kind.UPLOAD).items():
+                upload = UploadRow.unpack(row)
+                if upload.at <= max(gone, self._removed(whole)):
+                    continue
+                if not upload.frame_count:
+                    images.append(whole + bytes(MEDIUM_BYTES - HASH_BYTES))
+                    continue
+                self._videos[whole] = upload.frame_count
+                implied = np.empty(-(-upload.frame_count // upload.frame_stride), PARTS)
+                implied["whole"] = whole
+                implied["frame"] = np.arange(0, upload.frame_count, upload.frame_stride)
+                frames.append(implied.view(MEDIA).reshape(-1))
+            named = {
+                medium
+                for (kind, _), known in self._rows.items()
+                if kind is Kind.SCORE
+                for medium in known
+                if int.from_bytes(medium[HASH_BYTES:], "big") < self._videos.get(medium[:HASH_BYTES], 0)
+            }
+            self._media = np.unique(np.concatenate([as_media([*images, *named]), *frames]))
+        return self._media
+
+    def removed(self) -> Times:
+        """When each medium was deleted last, itself or with the project; before all time if it never was."""
+        media = self.media()
+        gone = np.full(len(media), self._removed(b""))
+        removals = [(whole, unpack_int(row)) for whole, row in self.rows(Kind.REMOVAL).items() if whole]
+        if removals and len(media):
+            wholes = np.frombuffer(media.tobytes(), PARTS)["whole"]
+            known = np.array(sorted(removals), np.dtype([("whole", f"S{HASH_BYTES}"), ("at", "<i8")]))
+            place = np.minimum(np.searchsorted(known["whole"], wholes), len(known) - 1)
+            found = known["whole"][place] == wholes
+            gone[found] = np.maximum(gone[found], known["at"][place[found]])
+        return gone
+
+    def _removed(self, whole: bytes) -> int:
+        """When an image or video went, or with nothing the project; before all time if it did not."""
+        told = self.rows(Kind.REMOVAL).get(whole)
+        return -1 if told is None else unpack_int(told)
+
+    def rows(self, kind: Kind, task: bytes = b"") -> dict[bytes, bytes]:
+        """The rows of a kind, by the rest of their keys."""
+        return self._rows.get((kind, task), {})
+
+    def gathered(self, kind: Kind, task: bytes, form: "np.dtype[Any]", default: NDArray[np.void]) -> Any:
+        """The fixed-width rows of a kind, one for each medium, the default where there is none."""
+        known, media = self.rows(kind, task), self.media()
+        found = np.full((len(media), *form.shape), default)
+        if known and len(media):
+            keys = as_media(list(known))
+            place = np.minimum(np.searchsorted(media, keys), len(media) - 1)
+            there = media[place] == keys
+            found[place[there]] = np.frombuffer(b"".join(known.values()), form)[there]
+        return found
+
+    def chance(self) -> Numbers:
+        """A number for each medium that looks drawn by lot, and is the same for ever."""
+        parts = np.frombuffer(self.media().tobytes(), np.dtype([("whole", "<u8"), ("frame", ">u4")]))
+        mixed = parts["whole"] ^ np.uint64(number_of(self.project_id))
+        mixed = mixed + parts["frame"].astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        # The finalizer of SplitMix64 (Steele et al. 2014).
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+        return mixed ^ (mixed >> np.uint64(31))
+
+
+def as_media(keys: list[bytes]) -> Media:
+    """Media, as bytes, as one array."""
+    return np.frombuffer(b"".join(keys), MEDIA)
