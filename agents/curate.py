@@ -1,5 +1,6 @@
 """The agents: one for each source topic, all of one kind; every record ends in one outcome."""
 
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,6 +19,8 @@ from streams.settings import Settings
 from streams.topics import REJECTED, SOURCES
 from tables.rows import Change, Rows
 from tables.state import Applied, At, State
+
+log = logging.getLogger("activeset.agents")
 
 # Publishes a record and returns when Kafka has it.
 Publish = Callable[[Record], Awaitable[object]]
@@ -98,6 +101,7 @@ class Curator:
                     return await decide(event, rows, message.offset, self.count)
             except MalformedEvent as why:
                 outcome = Outcome.REJECTED
+                log.warning("rejected %s, partition %d, offset %d: %s", topic, record.partition, message.offset, why)
                 await self.publish(rejection(record, message.offset, why, self.settings.name(REJECTED.name)))
                 return []
             outcome = Outcome.MOVED

@@ -1,6 +1,7 @@
 """From an event to the rows it changes: artifacts are scored first, off the event loop, and all is folded."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 
 from agents.fold import fold, fold_seen, fold_unseen, references
@@ -9,6 +10,8 @@ from streams.artifacts import columns
 from streams.errors import MalformedEvent
 from streams.events import ArtifactsInferred, Event
 from tables.rows import Change, Rows
+
+log = logging.getLogger("activeset.agents")
 
 ROW_BYTES = 1024 * 1024  # of a row: Kafka must take it, whatever the event looked like that it came from
 
@@ -36,6 +39,16 @@ async def artifacts(event: ArtifactsInferred, rows: Rows, count: Callable[[str, 
     """The rows that a chunk of artifacts changes."""
     given = await asyncio.to_thread(columns, event)
     count("rows left out", given.left_out)
+    if given.left_out:
+        log.warning(
+            "left out %d of %d rows, with numbers that are not finite: project %s, task %s, batch %s, chunk %d",
+            given.left_out,
+            len(event.media),
+            event.project_id,
+            event.task_id,
+            event.batch_id,
+            event.chunk,
+        )
     if event.subset == "seen":
         return fold_seen(event, given, rows)
     scored = await asyncio.to_thread(score, given, references(event, rows), multi_label=event.multi_label)

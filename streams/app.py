@@ -26,7 +26,7 @@ def new_app(settings: Settings) -> OurApp:
         topic_allow_declare=False,
         topic_disable_leader=True,
         processing_guarantee="at_least_once",
-        recovery_consistency_check=True,
+        recovery_consistency_check=False,  # tables/state.py sees to it, and mends what it finds
         table_standby_replicas=0,
         # A member that dies is noticed after the session timeout; three heartbeats fit into it.
         broker_session_timeout=float(settings.session_timeout_s),

@@ -4,10 +4,12 @@ A partition's writer has a transactional id of its own: whoever takes the partit
 and from then on Kafka refuses what a former owner still sends.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.consumer import AIOKafkaConsumer
 from aiokafka.producer import AIOKafkaProducer
 
@@ -47,7 +49,15 @@ class Writer:
             KafkaError: it may or may not have been written. Whoever writes must end; what is restored is the truth.
         """
         await self._producer.begin_transaction()
-        sent = []
+        sent: list[asyncio.Future[Any]] = []
+        try:
+            return await self._append(changes, sent)
+        except BaseException:
+            for each in sent:  # what is told below is what went wrong
+                each.add_done_callback(lambda done: done.cancelled() or done.exception())
+            raise
+
+    async def _append(self, changes: Sequence[Change], sent: "list[asyncio.Future[Any]]") -> int:
         batch, count = self._producer.create_batch(), 0
         for key, value in changes:
             if batch.append(key=key, value=value, timestamp=None) is None:  # it is full
@@ -99,6 +109,13 @@ async def read(broker: str, topic: str, positions: Mapping[int, int]) -> AsyncIt
         await consumer.stop()
 
 
+class Ends(NamedTuple):
+    """Which changelog it is, whatever it is called elsewhere, and where its partitions end."""
+
+    origin: str
+    offsets: dict[int, int]
+
+
 class Changelog:
     """The changelog of the table: who writes a partition of it, and how it is read back."""
 
@@ -109,6 +126,18 @@ class Changelog:
     def writer(self, partition: int) -> Writer:
         """A new writer of a partition, not started."""
         return Writer(self._broker, self._topic, partition)
+
+    async def ends(self, partitions: Sequence[int]) -> Ends:
+        """Where some partitions end now, and of which Kafka and topic they are."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self._broker)
+        async with AIOKafkaConsumer(bootstrap_servers=self._broker) as consumer:
+            try:
+                await admin.start()
+                cluster = (await admin.describe_cluster())["cluster_id"]
+            finally:
+                await admin.close()
+            ends = await consumer.end_offsets([TopicPartition(self._topic, partition) for partition in partitions])
+        return Ends(f"{cluster}/{self._topic}", {each.partition: offset for each, offset in ends.items()})
 
     def read(self, positions: Mapping[int, int]) -> AsyncIterator[Slice]:
         """What was written to some partitions, from an offset on in each; see `read`."""

@@ -8,10 +8,12 @@ event or nothing.
 
 import asyncio
 import logging
+import shutil
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import islice
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import faust
@@ -23,7 +25,7 @@ from tables.batch import Changelog, Writer
 from tables.pool import READ
 from tables.ranking import Ranking
 from tables.rows import Change, Kind, Rows, pack_int, prefix_of, progress_key, project_of, unpack_int
-from tables.store import Store
+from tables.store import Store, Stores
 
 log = logging.getLogger("activeset.state")
 
@@ -111,12 +113,9 @@ class Partition:
 class State:
     """The partitions that this worker owns."""
 
-    def __init__(self, store: Callable[[int], Store], changelog: Changelog) -> None:
-        """Owns nothing yet.
-
-        store: opens the rows of a partition.
-        """
-        self._store = store
+    def __init__(self, stores: Stores, changelog: Changelog) -> None:
+        """Owns nothing yet."""
+        self._stores = stores
         self._changelog = changelog
         self._owned: dict[int, Partition] = {}
 
@@ -127,7 +126,7 @@ class State:
         """
         await self.leave()
         taken = {
-            number: Partition(number, generation, self._store(number), self._changelog.writer(number))
+            number: Partition(number, generation, self._stores.open(number), self._changelog.writer(number))
             for number in partitions
         }
         try:
@@ -141,6 +140,7 @@ class State:
         self._owned = taken
 
     async def _restore(self, taken: dict[int, Partition]) -> None:
+        await self._check(taken)
         positions = {number: each.store.offset + 1 for number, each in taken.items()}
         count = 0
         async for part in self._changelog.read(positions):
@@ -151,6 +151,18 @@ class State:
         head = len(progress_key(""))
         for each in taken.values():
             each.progress = {key[head:].decode(): unpack_int(row) for key, row in each.store.scan(progress_key(""))}
+
+    async def _check(self, taken: dict[int, Partition]) -> None:
+        """See that the stores are of this changelog and not ahead of it; one that is not begins anew."""
+        ends = await self._changelog.ends(list(taken))
+        for number, each in taken.items():
+            foreign = each.store.offset >= 0 and each.store.origin != ends.origin
+            if foreign or each.store.offset >= ends.offsets[number]:
+                why = f"of another changelog than {ends.origin}" if foreign else "ahead of its changelog"
+                aside = self._stores.set_aside(number)
+                each.store = self._stores.open(number)
+                log.warning("partition %d: its rows are %s; they are in %s, and restored", number, why, aside)
+            each.store.origin = ends.origin
 
     async def leave(self) -> None:
         """Let go of all partitions, once the events in hand are written."""
@@ -246,7 +258,27 @@ def declare(app: faust.App, settings: Settings) -> State:
         # Faust's defaults (a 2 GiB cache and 3 x 64 MiB of write buffers for each partition) do not suit a laptop.
         options={"block_cache_size": 64 * MIB, "write_buffer_size": 16 * MIB, "max_write_buffer_number": 2},
     )
-    return State(
-        lambda partition: Store(table.data._db_for_partition(partition)),  # opened by Faust, when it is assigned
-        Changelog(settings.broker, settings.name(CHANGELOG.name)),
-    )
+    return State(FaustStores(table.data), Changelog(settings.broker, settings.name(CHANGELOG.name)))
+
+
+class FaustStores:
+    """The RocksDBs that Faust opens when partitions are assigned, and closes when they are revoked."""
+
+    def __init__(self, data: Any) -> None:
+        """Opens nothing yet.
+
+        data: the `faust.stores.rocksdb.Store` of the table.
+        """
+        self._data = data
+
+    def open(self, partition: int) -> Store:
+        """The store of a partition."""
+        return Store(self._data._db_for_partition(partition))
+
+    def set_aside(self, partition: int) -> Path:
+        """Rename the folder of a partition's store; the one that was renamed before is gone then."""
+        self._data._dbs.pop(partition).close()
+        path = Path(self._data.partition_path(partition))
+        aside = path.with_name(f"{path.name}.aside")
+        shutil.rmtree(aside, ignore_errors=True)
+        return path.rename(aside)

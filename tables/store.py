@@ -1,13 +1,15 @@
 """The rows of one partition in RocksDB: read, and written together with the offset up to which they are true."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from rocksdict import Rdict, WriteBatch
 
 from tables.rows import Change
 
 OFFSET = b"__faust\0offset__"  # where Faust looks for it, too
+ORIGIN = b"__activeset\0origin__"
 
 
 class Store:
@@ -42,4 +44,26 @@ class Store:
     @property
     def offset(self) -> int:
         """The changelog's offset up to which all rows are here; -1 if none is."""
-        return int(self._database.get(OFFSET) or -1)
+        told = self._database.get(OFFSET)
+        return -1 if told is None else int(told)
+
+    @property
+    def origin(self) -> str:
+        """Which changelog the rows are of; empty if that was never told."""
+        return (self._database.get(ORIGIN) or b"").decode()
+
+    @origin.setter
+    def origin(self, name: str) -> None:
+        self._database.put(ORIGIN, name.encode())
+
+
+class Stores(Protocol):
+    """The stores of a worker, one for each partition."""
+
+    def open(self, partition: int) -> Store:
+        """The store of a partition, which may be empty."""
+        ...
+
+    def set_aside(self, partition: int) -> Path:
+        """Put the files of a partition's store out of the way, so that the next one is empty; where they are."""
+        ...

@@ -86,6 +86,27 @@ async def test_what_was_inferred_is_served_and_survives_kills_empty_disks_and_ot
     assert await other.stop() == 0
 
 
+async def test_a_worker_whose_folder_was_used_with_other_topics_knows_only_its_own(
+    kafka: str, prefix: str, start: Start
+) -> None:
+    first = await start(*WORKER, broker=kafka, topic_prefix=f"{prefix}first.")
+    await until(first.partitions, first)
+    receipt = await asyncio.to_thread(inference, kafka, f"{prefix}first.")
+    await until(partial(heard, first, receipt), first)
+    assert await first.stop() == 0
+
+    second = await start(
+        *WORKER, broker=kafka, topic_prefix=f"{prefix}second.", data_dir=first.state / "worker", partitions=8
+    )
+    await until(second.partitions, second)
+
+    assert (await second.get(SAFE))[0] == 404
+    await asyncio.to_thread(inference, kafka, f"{prefix}second.")
+    await until(partial(heard, second, receipt), second)
+    assert await images(second) == IMAGES[-2::-1]
+    assert "Traceback" not in second.said()
+
+
 async def owns_all(worker: Program) -> bool:
     return len(await worker.partitions()) == 8
 
@@ -207,11 +228,11 @@ async def test_bad_input_is_rejected_by_name_and_the_next_good_event_is_served(
 async def test_the_readmes_example_of_a_producer_is_served(kafka: str, prefix: str, start: Start) -> None:
     worker = await start(*WORKER, broker=kafka, topic_prefix=prefix)
     await until(worker.partitions, worker)
-    example = README.read_text().partition("from streams.producer")[2].partition("```")[0]
+    example = README.read_text().partition("```python")[2].partition("```")[0]
     assert "127.0.0.1:43333" in example
-    example = "from streams.producer" + example.replace('"127.0.0.1:43333"', f'"{kafka}", prefix="{prefix}"')
+    example = example.replace('"127.0.0.1:43333"', f'"{kafka}", prefix="{prefix}"')
 
-    await asyncio.to_thread(exec, "import numpy as np\n" + example)
+    await asyncio.to_thread(exec, example, {})
 
     async def served() -> bool:
         status, answer = await worker.get(f"{SAFE}?task_id=t1&limit=1000")
@@ -243,6 +264,10 @@ async def test_a_producer_sends_nothing_of_what_is_malformed(kafka: str, prefix:
                 producer.infer("t1", "m1", unseen=Artifacts(media=["m1"], probabilities=[[0.3, 0.4]]))
             with pytest.raises(MalformedEvent, match="features must have as many rows"):
                 producer.infer("t1", "m1", unseen=Artifacts(media=["m1"], features=np.ones((2, 3))))
+            with pytest.raises(MalformedEvent, match="topic must be one of"):
+                producer.publish("nope", {})
+        with pytest.raises(RuntimeError, match="with Producer"):
+            producer.activate("t1", "m1")
 
     await asyncio.to_thread(talk)
 

@@ -15,7 +15,7 @@ from agents.curate import Curator, Outcome
 from streams.partition import partition_of
 from streams.record import Record
 from streams.settings import Settings
-from tables.batch import Changelog, Slice, Writer
+from tables.batch import Changelog, Ends, Slice, Writer
 from tables.rows import Change
 from tables.state import State
 from tables.store import Store
@@ -55,9 +55,13 @@ class ListChangelog(Changelog):
         self.owner: dict[int, ListWriter] = {}
         self.stopped: list[int] = []
         self.broken = False
+        self.origin = "kafka/changelog"
 
     def writer(self, partition: int) -> Writer:
         return ListWriter(self, partition)
+
+    async def ends(self, partitions: Sequence[int]) -> Ends:
+        return Ends(self.origin, {partition: len(self.rows[partition]) for partition in partitions})
 
     async def read(self, positions: Mapping[int, int]) -> AsyncIterator[Slice]:
         for partition, position in positions.items():
@@ -72,12 +76,16 @@ class Disk:
     """RocksDBs in a folder."""
 
     folder: Path
-    open: dict[int, Rdict] = field(default_factory=dict)
+    opened: dict[int, Rdict] = field(default_factory=dict)
 
-    def store(self, partition: int) -> Store:
-        if partition not in self.open:
-            self.open[partition] = Rdict(str(self.folder / str(partition)), Options(raw_mode=True))
-        return Store(self.open[partition])
+    def open(self, partition: int) -> Store:
+        if partition not in self.opened:
+            self.opened[partition] = Rdict(str(self.folder / str(partition)), Options(raw_mode=True))
+        return Store(self.opened[partition])
+
+    def set_aside(self, partition: int) -> Path:
+        self.opened.pop(partition).close()
+        return (self.folder / str(partition)).rename(self.folder / f"{partition}.aside")
 
 
 @dataclass
@@ -185,7 +193,7 @@ def message(record: Record, offset: int = 0, generation: int | None = GENERATION
 async def house(tmp_path: Path) -> AsyncIterator[House]:
     """A worker without Kafka."""
     disk, changelog = Disk(tmp_path), ListChangelog()
-    state = State(disk.store, changelog)
+    state = State(disk, changelog)
     await state.take(range(8), GENERATION)
     yield House(Settings(topic_prefix="staging."), state, changelog, disk)
     await state.leave()

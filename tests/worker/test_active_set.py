@@ -387,7 +387,7 @@ async def test_another_worker_answers_the_same_from_the_changelog_alone(house: H
     await house.state.leave()
 
     other = Disk(house.disk.folder / "other")
-    state = State(other.store, house.changelog)
+    state = State(other, house.changelog)
     await state.take(range(8), GENERATION + 1)
 
     assert await House(house.settings, state, house.changelog, other).sets.shown(PROJECT, EVERY) == before

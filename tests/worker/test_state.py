@@ -3,6 +3,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from rocksdict import Options, Rdict
 
 from streams.errors import NotReady
 from tables.batch import Slice
@@ -38,8 +39,8 @@ async def test_an_event_is_written_to_the_changelog_and_then_here_with_how_far_i
 
     rows = [(KEY, b"1"), (progress_key("active_set_events"), pack_int(5))]
     assert house.changelog.rows[0] == rows
-    assert house.disk.store(0).get([key for key, _ in rows]) == [value for _, value in rows]
-    assert house.disk.store(0).offset == 1
+    assert house.disk.open(0).get([key for key, _ in rows]) == [value for _, value in rows]
+    assert house.disk.open(0).offset == 1
     assert house.state.position("active_set_events", 0) == 6
 
 
@@ -48,7 +49,7 @@ async def test_an_event_counts_once_however_often_it_comes(house: House) -> None
         for offset in (0, 1):
             await house.state.apply(at(offset), adds_one)
 
-    assert house.disk.store(0).get([KEY]) == [pack_int(2)]
+    assert house.disk.open(0).get([KEY]) == [pack_int(2)]
 
 
 async def test_events_of_a_partition_are_applied_one_after_the_other(house: House) -> None:
@@ -56,7 +57,7 @@ async def test_events_of_a_partition_are_applied_one_after_the_other(house: Hous
 
     await asyncio.gather(*(house.state.apply(at(0)._replace(topic=topic), adds_one) for topic in topics))
 
-    assert house.disk.store(0).get([KEY]) == [pack_int(3)]
+    assert house.disk.open(0).get([KEY]) == [pack_int(3)]
 
 
 async def test_what_kafka_may_not_have_is_not_shown(house: House) -> None:
@@ -65,7 +66,7 @@ async def test_what_kafka_may_not_have_is_not_shown(house: House) -> None:
     with pytest.raises(OSError, match="did not say"):
         await house.state.apply(at(0), writes(b"1"))
 
-    assert house.disk.store(0).get([KEY]) == [None]
+    assert house.disk.open(0).get([KEY]) == [None]
     assert house.state.position("active_set_events", 0) == 0
 
 
@@ -144,7 +145,7 @@ async def test_an_event_that_takes_too_long_when_its_partition_goes_touches_noth
     go_on.set()
 
     assert await applying is Applied.ELSEWHERE
-    assert house.disk.store(0).get([KEY]) == [None]
+    assert house.disk.open(0).get([KEY]) == [None]
     assert ((KEY, b"late") in house.changelog.rows[0]) == (slow == "while kafka acknowledges")
     assert sorted(house.changelog.stopped) == list(range(8))
 
@@ -163,17 +164,38 @@ async def test_a_write_that_is_refused_after_its_partition_went_does_not_end_the
 async def test_a_taken_partition_is_restored_from_its_changelog(house: House, tmp_path: Path, disk: str) -> None:
     await house.state.apply(at(0), writes(b"1"))
     old = Disk(tmp_path / "old")
-    old.store(0).write(house.changelog.rows[0][:1], 0)
+    old.open(0).write(house.changelog.rows[0][:1], 0)
+    old.open(0).origin = house.changelog.origin
     for offset in range(1, 6):
         await house.state.apply(at(offset), writes(pack_int(offset)))
     used = {"the same": house.disk, "an older one": old, "an empty one": Disk(tmp_path / "new")}[disk]
 
-    after = State(used.store, house.changelog)
+    after = State(used, house.changelog)
     await after.take([0], GENERATION + 1)
 
-    assert used.store(0).get([KEY]) == [pack_int(5)]
-    assert used.store(0).offset == len(house.changelog.rows[0]) - 1
+    assert used.open(0).get([KEY]) == [pack_int(5)]
+    assert used.open(0).offset == len(house.changelog.rows[0]) - 1
     assert after.position("active_set_events", 0) == 6
+
+
+@pytest.mark.parametrize("wrong", ["foreign", "ahead", "of nobody knows which"])
+async def test_a_store_that_is_not_this_changelogs_is_set_aside_and_restored(
+    house: House, tmp_path: Path, wrong: str
+) -> None:
+    await house.state.apply(at(0), writes(b"1"))
+    stale = prefix_of("p1", Kind.PROJECT)
+    disk = Disk(tmp_path / "used")
+    disk.open(0).write([(stale, b"stale")], 7 if wrong == "ahead" else 0)
+    disk.open(0).origin = {"ahead": house.changelog.origin, "foreign": "another kafka/changelog"}.get(wrong, "")
+
+    state = State(disk, house.changelog)
+    await state.take([0], GENERATION + 1)
+
+    assert disk.open(0).get([KEY, stale]) == [b"1", None]
+    assert disk.open(0).origin == house.changelog.origin
+    kept = Rdict(str(tmp_path / "used" / "0.aside"), Options(raw_mode=True))
+    assert kept.get(stale) == b"stale"
+    kept.close()
 
 
 async def test_a_row_that_was_deleted_stays_so_when_it_is_restored(house: House, tmp_path: Path) -> None:
@@ -184,13 +206,13 @@ async def test_a_row_that_was_deleted_stays_so_when_it_is_restored(house: House,
     await house.state.apply(at(1), deletes)
 
     new = Disk(tmp_path / "new")
-    await State(new.store, house.changelog).take([0], GENERATION + 1)
+    await State(new, house.changelog).take([0], GENERATION + 1)
 
-    assert new.store(0).get([KEY]) == [None]
+    assert new.open(0).get([KEY]) == [None]
 
 
 async def test_a_former_owner_cannot_write(house: House, tmp_path: Path) -> None:
-    await State(Disk(tmp_path / "new").store, house.changelog).take([0], GENERATION + 1)
+    await State(Disk(tmp_path / "new"), house.changelog).take([0], GENERATION + 1)
 
     with pytest.raises(OSError, match="did not say"):
         await house.state.apply(at(0), writes(b"1"))
@@ -207,7 +229,7 @@ async def test_a_restore_that_fails_leaves_nothing_behind(tmp_path: Path) -> Non
             yield
 
     changelog = Broken()
-    state = State(Disk(tmp_path).store, changelog)
+    state = State(Disk(tmp_path), changelog)
 
     with pytest.raises(OSError, match="gone"):
         await state.take([0, 1], GENERATION)

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from streams.artifacts import Columns, columns
+from streams.chunks import CHUNK_BYTES, CHUNK_ROWS, ROW_BYTES, Artifacts, chunks, packed, split
 from streams.errors import MalformedEvent
 from streams.events import ArtifactsInferred, decode
 from streams.media import Image, Medium, VideoFrame
-from streams.producer import CHUNK_BYTES, CHUNK_ROWS, ROW_BYTES, Artifacts, chunks, split
 from streams.record import Headers, Record
 from streams.tensors import array_of
 
@@ -285,3 +285,30 @@ def test_what_is_no_column_is_named(artifacts: Artifacts, named: str) -> None:
         list(chunks(artifacts))
 
     assert str(why.value).startswith(named)
+
+
+def test_labels_may_be_whole_numbers_as_scikit_learn_has_them() -> None:
+    [part] = chunks(Artifacts(media=["a", "b", "c"], labels=[1, np.int64(2), np.array([3, 4])]))  # type: ignore[list-item]
+
+    assert part["labels"] == ["1", "2", ["3", "4"]]
+
+
+@pytest.mark.parametrize("labels", [[1.5], "ab", [object()]])
+def test_labels_that_are_no_texts_are_named(labels: Any) -> None:
+    with pytest.raises(MalformedEvent, match="labels must be"):
+        list(chunks(Artifacts(media=["a"], labels=labels)))
+
+
+def test_a_single_text_is_not_taken_for_the_media_that_its_letters_would_be() -> None:
+    with pytest.raises(MalformedEvent, match="not the text 'image-7'"):
+        list(chunks(Artifacts(media="image-7")))
+
+
+def test_values_are_packed_by_their_bytes_and_number_in_order() -> None:
+    values = [{"media_id": f"m{n}", "thumbnail": "x" * 3000} for n in range(1000)] + ["short"] * 2500
+
+    parts = list(packed(values))
+
+    assert [value for part in parts for value in part] == values
+    assert max(len(msgspec.msgpack.encode(part)) for part in parts) < 1_000_000
+    assert len(parts[-1]) < len(parts[-2]) == 1000
