@@ -22,7 +22,7 @@ $(READY): requirements.txt
 	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-demo: $(READY) ## show active learning on real images, through a real Kafka: two minutes
+demo: $(READY) ## show active learning on real images, through a real Kafka: half a minute
 	@exec $(PY) -m deploy demo
 
 serve: $(READY) ## run a local Kafka and one worker until Ctrl-C (ACTIVESET_BROKER=host:port uses that Kafka)
@@ -31,7 +31,7 @@ serve: $(READY) ## run a local Kafka and one worker until Ctrl-C (ACTIVESET_BROK
 test: $(READY) ## run all tests, on a real Kafka that they start themselves
 	@$(PY) -m pytest
 
-bench: $(READY) ## what a row of artifacts costs, against plain Faust; a minute
+bench: $(READY) ## what a row of artifacts costs, against plain Faust: half a minute
 	@exec $(PY) -m tests.bench
 
 check: $(READY) ## ruff, mypy --strict, basedpyright and the rules of the house

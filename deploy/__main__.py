@@ -20,7 +20,7 @@ from streams.settings import Settings
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 COMMANDS = {
     "serve": "run a local Kafka (unless ACTIVESET_BROKER names one) and one worker, until Ctrl-C",
-    "demo": "show active learning on real images, against labels by lot: two or three minutes at most",
+    "demo": "show active learning on real images, against labels by lot: half a minute",
     "kafka": "run a local Kafka until Ctrl-C; its address is printed once it answers",
     "fetch": "fetch the local Kafka's jars, so that it starts without a network",
     "jars": "ask Maven Central which jars make Kafka, and write them to deploy/kafka.jars",
