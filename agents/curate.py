@@ -10,8 +10,8 @@ import faust
 from faust.types.tuples import Message
 
 from agents.decide import decide
+from streams.decode import decode
 from streams.errors import MalformedEvent
-from streams.events import decode
 from streams.partition import partition_of
 from streams.record import Record
 from streams.rejection import rejection

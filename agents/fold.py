@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from agents.score import Scored
+from agents.slots import complete, slot_of
 from streams.artifacts import Columns
 from streams.events import (
     AnnotationUpdated,
@@ -52,9 +52,6 @@ from tables.rows import (
     unpack_int,
     whole_bytes,
 )
-
-Slots = NDArray[np.void]
-Mask = NDArray[np.bool_]
 
 REFERENCES = 1000  # seen rows that are kept of a batch,
 REFERENCE_NUMBERS = 4_000_000  # fewer of long ones: a PCA needs several times this memory
@@ -124,19 +121,22 @@ def fold_activation(event: ModelActivated, rows: Rows, _: int) -> list[Change]:
 def fold_grant(event: Granted, rows: Rows, offset: int) -> list[Change]:
     """The media that nobody holds become the asker's: the log alone decides, the first live holder keeps a medium.
 
-    Live is what has not run out when the event was published, and was not swept away by a reset.
+    Live is what had not run out when the event was published, was not swept away by a reset, and is of the medium as it
+    was uploaded last: when it was deleted is in the event, for that is another topic's to tell.
     """
     prefix = prefix_of(event.project_id, Kind.GRANT)
     keys = [prefix + medium_bytes(pick.medium) for pick in event.media]
     [told] = rows.get([prefix_of(event.project_id, Kind.RESET)])
     reset = -1 if told is None else unpack_int(told)
     until = FOREVER if event.expires_at is None else event.expires_at
-    new = np.array((offset, event.timestamp, until, number_of(event.request_id)), GRANT).tobytes()
-    return [
-        (key, new)
-        for key, held in zip(keys, rows.get(keys), strict=True)
-        if held is None or not live(np.frombuffer(held, GRANT), reset, event.timestamp)[0]
-    ]
+    holder = number_of(event.request_id)
+    changes: list[Change] = []
+    for pick, key, row in zip(event.media, keys, rows.get(keys), strict=True):
+        deleted_at = -1 if pick.deleted_at is None else pick.deleted_at
+        held = np.frombuffer(row or b"", GRANT)
+        if not (live(held, reset, event.timestamp) & (held["deleted_at"] >= deleted_at)).any():
+            changes.append((key, np.array((offset, deleted_at, until, holder), GRANT).tobytes()))
+    return changes
 
 
 def fold_reset(event: Reset, _: Rows, offset: int) -> list[Change]:
@@ -221,39 +221,6 @@ def fold_unseen(event: ArtifactsInferred, scored: Scored, rows: Rows) -> list[Ch
     changed: list[Change] = [(keys[i], slots[i].tobytes()) for i in np.flatnonzero(better)]
     labels = filter(None, scored.labels.values())
     return [*names([event.model_id, *labels], event.project_id, rows), *changed, *fold_batch(event, rows)]
-
-
-def slot_of(new: Slots, slots: Slots, complete: Mask) -> tuple[NDArray[np.intp], Mask]:
-    """The slot of each medium that a batch may have, and whether it may.
-
-    Its own; else an empty one; else what a later batch of the same model has superseded; else what is not complete;
-    else the oldest. Never what is newer than it.
-
-    new: (rows,), slots and complete: (rows, SLOTS).
-    """
-    own = (slots["model"] == new["model"][:, None]) & (slots["batch"] == new["batch"][:, None]) & (slots["at"] >= 0)
-    empty = slots["at"] < 0
-    superseded = np.zeros_like(own)
-    for one in range(SLOTS):
-        for other in range(SLOTS):
-            later = (slots["at"][:, other] > slots["at"][:, one]) & complete[:, other]
-            superseded[:, one] |= later & (slots["model"][:, one] == slots["model"][:, other])
-    newer = slots["at"] > new["at"][:, None]
-    dear = np.select([own, newer, empty, superseded, ~complete], [0, 5, 1, 2, 3], 4)
-    chosen = (dear * 2**50 + slots["at"]).argmin(axis=1)  # among equals the oldest; no time is as large as that
-    return chosen, ~newer[np.arange(len(new)), chosen]
-
-
-def complete(slots: Slots, event: ArtifactsInferred, rows: Rows) -> Mask:
-    """Which slots are of batches that are complete."""
-    prefix = prefix_of(event.project_id, Kind.BATCH) + hashed(event.task_id)
-    batches = np.unique(np.stack([slots["model"].ravel(), slots["batch"].ravel()], axis=1), axis=0)
-    told = rows.get([prefix + each.tobytes() for each in batches])
-    done = [row is not None and BatchRow.unpack(row).complete for row in told]
-    mask = np.zeros(slots.shape, dtype=bool)
-    for model, batch in batches[done]:
-        mask |= (slots["model"] == model) & (slots["batch"] == batch)
-    return mask
 
 
 def fold_batch(event: ArtifactsInferred, rows: Rows) -> list[Change]:

@@ -8,8 +8,8 @@ import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from streams.decode import short
 from streams.errors import MalformedEvent
-from streams.events import short
 from streams.media import Image, Medium
 from streams.tensors import Tensor
 

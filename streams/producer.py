@@ -13,8 +13,9 @@ from aiokafka.errors import KafkaError
 
 from streams.artifacts import columns
 from streams.chunks import CHUNK_BYTES, Artifacts, chunks, encoded, media_of, packed
+from streams.decode import MSGPACK, decode, short
 from streams.errors import KafkaUnavailable, MalformedEvent
-from streams.events import MSGPACK, OF_TOPIC, ArtifactsInferred, decode, short
+from streams.events import OF_TOPIC, ArtifactsInferred
 from streams.media import Medium
 from streams.record import MESSAGE_BYTES, Headers, Record
 

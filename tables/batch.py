@@ -16,7 +16,7 @@ from aiokafka.producer import AIOKafkaProducer
 from streams.record import MESSAGE_BYTES
 from tables.rows import Change
 
-BATCH_BYTES = 1024 * 1024  # a record batch; a row is far smaller (streams/events.py, UPLOAD_BYTES)
+BATCH_BYTES = 1024 * 1024  # a record batch; a row is at most that (agents/decide.py, ROW_BYTES)
 
 
 class Writer:

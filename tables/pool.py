@@ -145,7 +145,8 @@ class Pool:
     def taken(self, now: int) -> Mask:
         """Which media somebody has: suggested, or leased until later than now (milliseconds since the epoch)."""
         grants = self._grants()
-        taken: Mask = (grants["at"] > self.removed()) & live(grants, self.reset, now)
+        there = (grants["offset"] >= 0) & (grants["deleted_at"] >= self.removed())
+        taken: Mask = there & live(grants, self.reset, now)
         return taken
 
     def suggested(self, now: int) -> Mask:

@@ -62,9 +62,13 @@ class Order:
 
 @dataclass(frozen=True)
 class Place:
-    """A medium in the order (its 12 bytes), and why it stands there."""
+    """A medium in the order (its 12 bytes), and why it stands there.
+
+    deleted_at: when it was deleted, before it was uploaded again; none if it never was.
+    """
 
     medium: bytes
+    deleted_at: int | None
     rank: int
     score: float
     tier: str
@@ -106,9 +110,11 @@ class Ranking:
         """
         order, media = self.order(task_id), self.pool.media()
         free = order.best[~self.pool.taken(now)[order.best]][:limit]
+        removed = self.pool.removed()[free]
         return [
             Place(
                 medium=bytes(media[place]).ljust(MEDIUM_BYTES, b"\0"),
+                deleted_at=int(removed[rank - 1]) if removed[rank - 1] >= 0 else None,
                 rank=rank,
                 score=float(order.score[place]),
                 tier=TIERS[int(order.tier[place])],

@@ -8,12 +8,10 @@ event or nothing.
 
 import asyncio
 import logging
-import shutil
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import islice
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import faust
@@ -25,7 +23,7 @@ from tables.batch import Changelog, Writer
 from tables.pool import READ
 from tables.ranking import Ranking
 from tables.rows import Change, Kind, Rows, pack_int, prefix_of, progress_key, project_of, unpack_int
-from tables.store import Store, Stores
+from tables.store import FaustStores, Store, Stores
 
 log = logging.getLogger("activeset.state")
 
@@ -220,6 +218,7 @@ class State:
 
         Raises:
             UnknownProject: no event has told of it.
+            NotReady: the partition went meanwhile.
         """
         async with partition.building:
             if project not in partition.rankings:
@@ -233,7 +232,9 @@ class State:
                 except BaseException:  # whoever asked may have gone
                     del partition.rankings[project]
                     raise
-            return partition.rankings[project]
+        if partition.gone:
+            raise NotReady(f"partition {partition.number} went to another worker")
+        return partition.rankings[project]
 
     async def _build(self, ranking: Ranking, store: Store) -> None:
         for kind in sorted(READ):
@@ -259,26 +260,3 @@ def declare(app: faust.App, settings: Settings) -> State:
         options={"block_cache_size": 64 * MIB, "write_buffer_size": 16 * MIB, "max_write_buffer_number": 2},
     )
     return State(FaustStores(table.data), Changelog(settings.broker, settings.name(CHANGELOG.name)))
-
-
-class FaustStores:
-    """The RocksDBs that Faust opens when partitions are assigned, and closes when they are revoked."""
-
-    def __init__(self, data: Any) -> None:
-        """Opens nothing yet.
-
-        data: the `faust.stores.rocksdb.Store` of the table.
-        """
-        self._data = data
-
-    def open(self, partition: int) -> Store:
-        """The store of a partition."""
-        return Store(self._data._db_for_partition(partition))
-
-    def set_aside(self, partition: int) -> Path:
-        """Rename the folder of a partition's store; the one that was renamed before is gone then."""
-        self._data._dbs.pop(partition).close()
-        path = Path(self._data.partition_path(partition))
-        aside = path.with_name(f"{path.name}.aside")
-        shutil.rmtree(aside, ignore_errors=True)
-        return path.rename(aside)

@@ -1,5 +1,6 @@
 """The rows of one partition in RocksDB: read, and written together with the offset up to which they are true."""
 
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -67,3 +68,26 @@ class Stores(Protocol):
     def set_aside(self, partition: int) -> Path:
         """Put the files of a partition's store out of the way, so that the next one is empty; where they are."""
         ...
+
+
+class FaustStores:
+    """The RocksDBs that Faust opens when partitions are assigned, and closes when they are revoked."""
+
+    def __init__(self, data: Any) -> None:
+        """Opens nothing yet.
+
+        data: the `faust.stores.rocksdb.Store` of the table.
+        """
+        self._data = data
+
+    def open(self, partition: int) -> Store:
+        """The store of a partition."""
+        return Store(self._data._db_for_partition(partition))
+
+    def set_aside(self, partition: int) -> Path:
+        """Rename the folder of a partition's store; the one that was renamed before is gone then."""
+        self._data._dbs.pop(partition).close()
+        path = Path(self._data.partition_path(partition))
+        aside = path.with_name(f"{path.name}.aside")
+        shutil.rmtree(aside, ignore_errors=True)
+        return path.rename(aside)

@@ -15,7 +15,7 @@ from streams.partition import partition_of
 from streams.record import Record
 from streams.settings import Settings
 from tables.ranking import Place, Ranking
-from tables.rows import Kind, UploadRow, number_of, prefix_of
+from tables.rows import HASH_BYTES, Kind, UploadRow, number_of, prefix_of
 from tables.state import Partition, State
 from web.items import items, medium_of
 from web.query import Query
@@ -86,7 +86,12 @@ class ActiveSets:
             if places:
                 uploads = self._uploads(places, partition, project)
                 picks = [
-                    Pick(medium=medium_of(each, uploads[each.medium[:8]]), rank=each.rank, score=each.score)
+                    Pick(
+                        medium=medium_of(each, uploads[each.medium[:HASH_BYTES]]),
+                        rank=each.rank,
+                        score=each.score,
+                        deleted_at=each.deleted_at,
+                    )
                     for each in places
                 ]
                 granted = Granted(**about, request_id=request_id, task_id=query.task_id, media=picks)
@@ -111,7 +116,7 @@ class ActiveSets:
         return self.state.owned(partition_of(project.encode(), self.settings.partitions))
 
     def _uploads(self, places: list[Place], partition: Partition, project: str) -> dict[bytes, UploadRow]:
-        wholes = list({place.medium[:8] for place in places})
+        wholes = list({place.medium[:HASH_BYTES] for place in places})
         rows = partition.store.get([prefix_of(project, Kind.UPLOAD) + whole for whole in wholes])
         return {whole: UploadRow.unpack(row) for whole, row in zip(wholes, rows, strict=True) if row is not None}
 

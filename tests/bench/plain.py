@@ -7,7 +7,8 @@ import numpy as np
 
 from agents.score import score
 from streams.artifacts import columns
-from streams.events import ArtifactsInferred, decode
+from streams.decode import decode
+from streams.events import ArtifactsInferred
 from streams.record import MESSAGE_BYTES, Record
 from tables.rows import Kind, hashed, medium_bytes, prefix_of
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from agents.decide import decide
-from streams.events import decode
+from streams.decode import decode
 from streams.media import Image
 from streams.record import Record
 from tables.rows import SCORE, Kind, medium_bytes, prefix_of

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from streams.artifacts import Columns, columns
 from streams.chunks import CHUNK_BYTES, CHUNK_ROWS, ROW_BYTES, Artifacts, chunks, packed, split
+from streams.decode import decode
 from streams.errors import MalformedEvent
-from streams.events import ArtifactsInferred, decode
+from streams.events import ArtifactsInferred
 from streams.media import Image, Medium, VideoFrame
 from streams.record import Headers, Record
 from streams.tensors import array_of

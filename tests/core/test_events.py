@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.artifacts import columns
+from streams.decode import UPLOAD_BYTES, decode
 from streams.errors import MalformedEvent
 from streams.events import (
     OF_TOPIC,
-    UPLOAD_BYTES,
     ActiveLearning,
     AnnotationUpdated,
     ArtifactsInferred,
@@ -27,7 +27,6 @@ from streams.events import (
     Task,
     Upload,
     Uploads,
-    decode,
 )
 from streams.media import Image, Video, VideoFrame
 from streams.record import RECORD_BYTES, Headers, Record

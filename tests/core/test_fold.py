@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from agents import fold as folds
 from agents.fold import references
-from streams.events import ArtifactsInferred, decode
+from streams.decode import decode
+from streams.events import ArtifactsInferred
 from streams.media import Image
 from streams.record import Record
 from tables.rows import GRANT, Kind, medium_bytes, number_of

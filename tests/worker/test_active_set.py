@@ -269,6 +269,8 @@ async def test_what_was_told_of_a_medium_before_it_was_deleted_does_not_come_bac
         ("m1", "not_scored"),
     ]
     assert answer["active_set"][1]["annotation_state_per_task"] == [{"task_id": TASK, "state": "none"}]
+    assert await house.suggested() == ["m2", "m1"]
+    assert await house.shown() == []
 
 
 async def test_a_project_that_is_made_anew_begins_anew(house: House) -> None:
@@ -285,6 +287,7 @@ async def test_a_project_that_is_made_anew_begins_anew(house: House) -> None:
 
     answer = await house.sets.shown(PROJECT, EVERY)
     assert [(item["id"], item["active_learning"]["tier"]) for item in answer["active_set"]] == [("m1", "not_scored")]
+    assert await house.suggested() == ["m1"]
 
 
 async def test_the_former_scores_stand_until_a_batch_of_the_same_model_is_complete(house: House) -> None:
