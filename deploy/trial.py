@@ -22,6 +22,7 @@ from streams.errors import ActivesetError, BadSettings
 from streams.lock import held
 from streams.settings import Settings
 
+MARK = ".trial"  # in a folder that a trial has made, and may empty
 READY_S = 30.0  # a worker takes two
 
 
@@ -40,8 +41,11 @@ def own_folder(settings: Settings, name: str) -> Iterator[Settings]:
     with ExitStack() as stack:
         try:
             stack.enter_context(held(folder.with_name(f"{name}.lock")))
+            if folder.exists() and any(folder.iterdir()) and not (folder / MARK).exists():
+                raise BadSettings(f"ACTIVESET_STATE_DIR must be another folder: {folder} is not a {name}'s to empty")
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
+            (folder / MARK).touch()
         except BlockingIOError as why:
             raise BadSettings(f"ACTIVESET_STATE_DIR must be another folder: a {name} is running in {folder}") from why
         except OSError as why:

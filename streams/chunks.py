@@ -1,6 +1,6 @@
 """Chunks: the columns of a batch inference, split so that Kafka takes them, and events written as MessagePack."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,25 +55,33 @@ def medium_of(given: str | Medium) -> Medium:
 
 def media_of(given: Sequence[str | Medium]) -> list[Medium]:
     """Media, out of a list of them or of ids of images."""
-    if isinstance(given, str):
-        raise MalformedEvent(f"media must be a list of ids or media, not the text {short(given)!r}")
-    return [medium_of(each) for each in given]
+    return [medium_of(each) for each in listed("media", given)]
 
 
 def labels_of(given: Sequence[Any]) -> list[str | list[str] | None]:
     """Labels as texts, or lists of them; a whole number is the text that it is written as."""
-    if isinstance(given, str):
-        raise MalformedEvent(f"labels must be a list, not the text {short(given)!r}")
-    return [each if each is None else label_of(each) for each in given]
+    return [each if each is None else label_of(each) for each in listed("labels", given)]
 
 
 def label_of(given: Any) -> str | list[str]:
     """A label, or the list of labels of one row."""
-    if isinstance(given, str | int | np.integer):
-        return str(given)
-    if not isinstance(given, list | tuple | set | np.ndarray):
-        raise MalformedEvent(f"labels must be texts, whole numbers, or lists of them, not {short(repr(given))}")
-    return [str(each) for each in given]
+    if isinstance(given, list | tuple | np.ndarray) and np.ndim(given) == 1:
+        return [text_of(each) for each in given]
+    return text_of(given)
+
+
+def text_of(label: Any) -> str:
+    """A label as a text."""
+    if not isinstance(label, str | int | np.integer) or isinstance(label, bool):
+        raise MalformedEvent(f"labels must be texts, whole numbers, or lists of them, not {short(repr(label))}")
+    return str(label)
+
+
+def listed(name: str, given: Any) -> list[Any]:
+    """What was given as a list, in its order."""
+    if isinstance(given, str | bytes | Set | Mapping) or not isinstance(given, Iterable):
+        raise MalformedEvent(f"{name} must be a list, not {short(repr(given))}")
+    return list(given)
 
 
 def numbers(name: str, column: ArrayLike, rows: int) -> NDArray[Any]:

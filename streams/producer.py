@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from streams.artifacts import columns
-from streams.chunks import CHUNK_BYTES, Artifacts, chunks, encoded, media_of, packed
+from streams.chunks import CHUNK_BYTES, Artifacts, chunks, encoded, listed, media_of, packed, text_of
 from streams.decode import MSGPACK, decode, short
 from streams.errors import KafkaUnavailable, MalformedEvent
 from streams.events import OF_TOPIC, ArtifactsInferred
@@ -73,14 +73,15 @@ class Producer:
         """The project as it is from now on: its tasks in pipeline order, and how media are chosen."""
         return self.publish(
             "project_updates",
-            {**self._storage, "name": name, "tasks": list(tasks), "active_learning": {"preset": preset}},
+            {**self._storage, "name": name, "tasks": listed("tasks", tasks), "active_learning": {"preset": preset}},
         )
 
     def upload(self, media: Sequence[str | Mapping[str, Any]]) -> Receipt:
         """Media exist: ids of images, or objects with `media_type`, `media_id` and whatever should be shown again."""
-        if isinstance(media, str):
-            raise MalformedEvent(f"media must be a list of ids or objects, not the text {short(media)!r}")
-        told = [{"media_type": "image", "media_id": str(each)} if isinstance(each, str) else each for each in media]
+        told = [
+            {"media_type": "image", "media_id": str(each)} if isinstance(each, str) else each
+            for each in listed("media", media)
+        ]
         return self.publish("media_uploads", *({**self._storage, "media": part} for part in packed(told)))
 
     def annotate(self, media: Sequence[str | Medium], states: Mapping[str, str], user_id: str | None = None) -> Receipt:
@@ -113,7 +114,7 @@ class Producer:
             "model_id": model_id,
             "batch_id": uuid.uuid4().hex,
             "multi_label": multi_label,
-            **({"classes": [str(each) for each in classes]} if classes is not None else {}),
+            **({"classes": [text_of(each) for each in listed("classes", classes)]} if classes is not None else {}),
         }
         room = CHUNK_BYTES - len(encoded(batch))
         if room < CHUNK_BYTES // 2:

@@ -203,7 +203,9 @@ class Settings:
 
 def text_of(value: object) -> str:
     """A value of a setting as its variable has it."""
-    return {"True": "yes", "False": "no", "None": ""}.get(str(value), str(value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "" if value is None else str(value)
 
 
 def in_url(host: str) -> str:

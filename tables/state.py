@@ -210,6 +210,14 @@ class State:
         """
         async with partition.moved:
             await partition.moved.wait_for(lambda: partition.gone or partition.progress.get(topic, -1) >= offset)
+        self.check(partition)
+
+    def check(self, partition: Partition) -> None:
+        """See that a partition is still ours.
+
+        Raises:
+            NotReady: it went.
+        """
         if partition.gone:
             raise NotReady(f"partition {partition.number} went to another worker")
 
@@ -228,21 +236,21 @@ class State:
                 # already and read once more.
                 ranking = partition.rankings[project] = Ranking(project)
                 try:
-                    await self._build(ranking, partition.store)
+                    await self._build(ranking, partition)
                 except BaseException:  # whoever asked may have gone
                     del partition.rankings[project]
                     raise
-        if partition.gone:
-            raise NotReady(f"partition {partition.number} went to another worker")
+        self.check(partition)
         return partition.rankings[project]
 
-    async def _build(self, ranking: Ranking, store: Store) -> None:
+    async def _build(self, ranking: Ranking, partition: Partition) -> None:
         for kind in sorted(READ):
             prefix = after = prefix_of(ranking.pool.project_id, kind)
-            while rows := list(islice(store.scan(prefix, after), SLICE)):
+            while rows := list(islice(partition.store.scan(prefix, after), SLICE)):
                 ranking.update(rows)
                 after = rows[-1][0] + b"\0"
                 await asyncio.sleep(0)
+                self.check(partition)  # before the store is touched again
 
 
 def declare(app: faust.App, settings: Settings) -> State:

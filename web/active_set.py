@@ -106,7 +106,12 @@ class ActiveSets:
         raise NotReady("what was chosen went to others, and so did what was chosen then")
 
     async def _applied(self, event: Event, partition: Partition) -> None:
-        """Publish an event and wait until our own agent has applied it: then it is true, and will stay so."""
+        """Publish an event and wait until our own agent has applied it: then it is true, and will stay so.
+
+        Raises:
+            NotReady: the partition went before that.
+        """
+        self.state.check(partition)
         record = Record(
             self.settings.name(EVENTS), partition.number, event.project_id.encode(), msgspec.json.encode(event), []
         )

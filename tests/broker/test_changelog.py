@@ -4,6 +4,7 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError
 
+from agents.decide import ROW_BYTES
 from streams.record import MESSAGE_BYTES
 from tables.batch import Changelog
 from tables.rows import Change
@@ -40,7 +41,8 @@ async def test_rows_are_read_as_they_were_written_and_from_any_place_on(changelo
 
 
 async def test_the_rows_of_an_event_may_be_more_than_one_batch(changelog: Changelog) -> None:
-    rows: list[Change] = [(b"%d" % n, bytes(100_000)) for n in range(50)]
+    rows: list[Change] = [(b"%d" % n, bytes(100_000)) for n in range(48)]
+    rows += [(b"the largest", bytes(ROW_BYTES)), (b"and one more", bytes(ROW_BYTES))]
     writer = changelog.writer(0)
     await writer.start()
 

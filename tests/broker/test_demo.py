@@ -1,6 +1,7 @@
 """The demo, as a new user runs it."""
 
 import re
+from pathlib import Path
 
 from aiokafka.admin import AIOKafkaAdminClient
 
@@ -61,3 +62,15 @@ async def test_a_demo_that_cannot_begin_says_why_in_a_sentence(start: Start) -> 
     assert await demo.ends() == 1
     assert "did not become ready; its log is" in demo.said()
     assert "Traceback" not in demo.said()
+
+
+async def test_a_demo_empties_no_folder_that_it_has_not_made(start: Start, tmp_path: Path) -> None:
+    thesis = tmp_path / "demo" / "thesis"
+    thesis.parent.mkdir()
+    thesis.write_text("years of work")
+
+    demo = await start("deploy", "demo", state_dir=tmp_path)
+
+    assert await demo.ends() == 2
+    assert "is not a demo's to empty" in demo.said()
+    assert thesis.read_text() == "years of work"

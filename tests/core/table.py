@@ -39,7 +39,7 @@ class Table(dict[bytes, bytes]):
         return {key[len(prefix) :]: value for key, value in self.scan(prefix)}
 
     def slots(self, image: str) -> Any:
-        """The two slots of an image's scores."""
+        """The slots of an image's scores."""
         [value] = [value for key, value in self.kind(Kind.SCORE).items() if key.endswith(medium_bytes(Image(image)))]
         return np.frombuffer(value, SCORE)[0]
 

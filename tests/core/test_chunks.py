@@ -294,15 +294,16 @@ def test_labels_may_be_whole_numbers_as_scikit_learn_has_them() -> None:
     assert part["labels"] == ["1", "2", ["3", "4"]]
 
 
-@pytest.mark.parametrize("labels", [[1.5], "ab", [object()]])
+@pytest.mark.parametrize("labels", [[1.5], "a", [object()], [[None]], [True], 5, {"a"}, [np.array("x")]])
 def test_labels_that_are_no_texts_are_named(labels: Any) -> None:
     with pytest.raises(MalformedEvent, match="labels must be"):
         list(chunks(Artifacts(media=["a"], labels=labels)))
 
 
 def test_a_single_text_is_not_taken_for_the_media_that_its_letters_would_be() -> None:
-    with pytest.raises(MalformedEvent, match="not the text 'image-7'"):
-        list(chunks(Artifacts(media="image-7")))
+    for media in ("image-7", b"image-7", {"image-7"}, {"image-7": 1}, 7, None):
+        with pytest.raises(MalformedEvent, match="media must be a list, not"):
+            list(chunks(Artifacts(media=media)))  # type: ignore[arg-type]
 
 
 def test_values_are_packed_by_their_bytes_and_number_in_order() -> None:

@@ -86,7 +86,7 @@ def test_a_misspelt_variable_is_told_and_not_ignored() -> None:
 
 
 def test_a_program_of_ours_gets_the_same_settings_and_no_others() -> None:
-    settings = Settings(broker="k:1", create_topics=False, web_port=7, data_dir=Path("/d"))
+    settings = Settings(broker="k:1", create_topics=False, topic_prefix="None", web_port=7, data_dir=Path("/d"))
 
     environ = settings.environ({"PATH": "/bin", "ACTIVESET_JAVA": "/usr/bin/java", "ACTIVESET_TYPO": "x"})
 

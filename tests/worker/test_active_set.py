@@ -212,6 +212,34 @@ async def test_a_grant_that_our_own_agent_does_not_apply_is_not_answered(
         assert "could not be marked" in str(answer)
 
 
+async def test_a_request_whose_partition_went_while_it_waited_publishes_nothing(house: House) -> None:
+    await house.tells("m1", "m2")
+    house.deaf = True
+    requests = [asyncio.ensure_future(house.suggested(limit=1)) for _ in range(2)]
+    while not house.published:
+        await asyncio.sleep(0)
+
+    await house.state.leave()
+
+    assert [type(each) for each in await asyncio.gather(*requests, return_exceptions=True)] == [NotReady] * 2
+    assert len(house.published) == 1
+
+
+async def test_a_ranking_whose_partition_goes_while_it_is_built_is_not_answered_from(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tables.state.SLICE", 1)
+    await house.tells("m1", "m2")
+    asking = asyncio.ensure_future(house.shown())
+    while not house.state.owned(HOME).rankings:
+        await asyncio.sleep(0)
+
+    await house.state.leave()
+
+    with pytest.raises(NotReady, match="went to another worker"):
+        await asking
+
+
 async def test_nothing_left_is_an_empty_set_with_the_reason(house: House) -> None:
     await house.tells()
     assert "no media" in (await house.sets.shown(PROJECT, EVERY))["reason"]
