@@ -6,6 +6,7 @@ took. Machines differ and are shared: seconds mean little, ratios much.
 
 import asyncio
 import json
+import logging
 import os
 import platform
 import statistics
@@ -156,6 +157,7 @@ def tell(found: dict[str, list[tuple[float, float]]], path: Path) -> None:
 
 
 if __name__ == "__main__":
+    logging.getLogger("aiokafka").setLevel("CRITICAL")  # it warns of a topic that plain Faust has not made yet
     try:
         sys.exit(asyncio.run(until_signal(main(Settings.from_environ(os.environ)), stopped=1)))
     except ActivesetError as why:
