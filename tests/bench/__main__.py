@@ -26,8 +26,9 @@ from deploy import process
 from deploy.__main__ import until_signal
 from deploy.serve import console
 from deploy.trial import TrialFailed, a_kafka, a_worker, own_folder
+from streams.chunks import Artifacts, chunks
 from streams.errors import ActivesetError
-from streams.producer import Artifacts, Producer
+from streams.producer import Producer
 from streams.settings import Settings
 from streams.topics import declare
 
@@ -73,18 +74,25 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
-def publish(settings: Settings, project: str, chunks: int) -> int:
-    """Chunks with probabilities, as a trained classifier gives them; the offset of the last one."""
-    media = [f"image-{n:07}" for n in range(chunks * ROWS)]
+def publish(settings: Settings, project: str, count: int) -> int:
+    """A batch in so many chunks, with probabilities as a trained classifier gives them; the offset of the last one."""
+    media = [f"image-{n:07}" for n in range(count * ROWS)]
     probabilities = np.random.default_rng(0).dirichlet(np.ones(CLASSES), len(media)).astype(np.float16)
-    last = -1
+    parts = [
+        part
+        for first in range(0, len(media), ROWS)
+        for part in chunks(
+            Artifacts(media=media[first : first + ROWS], probabilities=probabilities[first : first + ROWS])
+        )
+    ]
+    batch = {"dataset_storage_id": "s", "task_id": "t", "model_id": "m", "batch_id": "b", "subset": "unseen"}
     with Producer(settings.broker, workspace_id="w", project_id=project, prefix=settings.topic_prefix) as producer:
         producer.project([{"task_id": "t", "task_type": "classification"}])
-        for first in range(0, len(media), ROWS):
-            rows = slice(first, first + ROWS)
-            unseen = Artifacts(media=media[rows], probabilities=probabilities[rows])
-            last = producer.infer("t", "m", unseen=unseen)["inference_artifacts"]
-    return last
+        told = producer.publish(
+            "inference_artifacts",
+            *({**batch, **part, "chunk": n, "last": n == count - 1} for n, part in enumerate(parts)),
+        )
+    return told["inference_artifacts"]
 
 
 def activeset(settings: Settings, worker: process.Process, session: aiohttp.ClientSession) -> Arm:
