@@ -17,8 +17,9 @@ from streams.record import Record
 from streams.rejection import rejection
 from streams.settings import Settings
 from streams.topics import REJECTED, SOURCES
+from tables.partition import Applied, At
 from tables.rows import Change, Rows
-from tables.state import Applied, At, State
+from tables.state import State
 
 log = logging.getLogger("activeset.agents")
 

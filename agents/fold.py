@@ -213,10 +213,9 @@ def fold_unseen(event: ArtifactsInferred, scored: Scored, rows: Rows) -> list[Ch
     nothing = np.full(SLOTS, EMPTY).tobytes()
     slots = np.frombuffer(b"".join(value or nothing for value in rows.get(keys)), SCORE).reshape(-1, SLOTS).copy()
     every = np.arange(len(media))
-    place, better = slot_of(new, slots, complete(slots, event, rows))
+    place, better, again = slot_of(new, slots, complete(slots, event, rows))
     # What another chunk of the batch said of a medium is more than that nothing was found in it.
-    again = slots["batch"][every, place] == new["batch"]
-    better &= ~(again & (slots["model"][every, place] == new["model"]) & (every >= told))
+    better &= ~(again & (every >= told))
     slots[every[better], place[better]] = new[better]
     changed: list[Change] = [(keys[i], slots[i].tobytes()) for i in np.flatnonzero(better)]
     labels = filter(None, scored.labels.values())

@@ -10,8 +10,8 @@ Slots = NDArray[np.void]
 Mask = NDArray[np.bool_]
 
 
-def slot_of(new: Slots, slots: Slots, complete: Mask) -> tuple[NDArray[np.intp], Mask]:
-    """The slot of each medium that a batch may have, and whether it may.
+def slot_of(new: Slots, slots: Slots, complete: Mask) -> tuple[NDArray[np.intp], Mask, Mask]:
+    """The slot of each medium that a batch may have, whether it may, and whether it has it already.
 
     Its own; else an empty one; else what a later batch of the same model has superseded; else what is not complete;
     else the oldest. Never what is newer than it.
@@ -28,7 +28,8 @@ def slot_of(new: Slots, slots: Slots, complete: Mask) -> tuple[NDArray[np.intp],
     newer = slots["at"] > new["at"][:, None]
     dear = np.select([own, newer, empty, superseded, ~complete], [0, 5, 1, 2, 3], 4)
     chosen = (dear * 2**50 + slots["at"]).argmin(axis=1)  # among equals the oldest; no time is as large as that
-    return chosen, ~newer[np.arange(len(new)), chosen]
+    every = np.arange(len(new))
+    return chosen, ~newer[every, chosen], own[every, chosen]
 
 
 def complete(slots: Slots, event: ArtifactsInferred, rows: Rows) -> Mask:

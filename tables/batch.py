@@ -79,36 +79,6 @@ class Slice(NamedTuple):
     offset: int
 
 
-async def read(broker: str, topic: str, positions: Mapping[int, int]) -> AsyncIterator[Slice]:
-    """Read partitions of a changelog to the ends that they have now, only what was committed.
-
-    positions: where to begin, for each partition.
-    """
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=broker,
-        enable_auto_commit=False,
-        isolation_level="read_committed",
-        auto_offset_reset="earliest",
-        max_partition_fetch_bytes=MESSAGE_BYTES,
-    )
-    await consumer.start()
-    try:
-        partitions = {TopicPartition(topic, partition): offset for partition, offset in positions.items()}
-        consumer.assign([*partitions])
-        for partition, offset in partitions.items():
-            consumer.seek(partition, offset)
-        behind = await consumer.end_offsets([*partitions])
-        while behind:
-            for partition, records in (await consumer.getmany(timeout_ms=100)).items():
-                rows: list[Change] = [(record.key or b"", record.value) for record in records]
-                yield Slice(partition.partition, rows, records[-1].offset)
-            for partition in [each for each, end in behind.items() if await consumer.position(each) >= end]:
-                consumer.pause(partition)
-                del behind[partition]
-    finally:
-        await consumer.stop()
-
-
 class Ends(NamedTuple):
     """Which changelog it is, whatever it is called elsewhere, and where its partitions end."""
 
@@ -139,6 +109,24 @@ class Changelog:
             ends = await consumer.end_offsets([TopicPartition(self._topic, partition) for partition in partitions])
         return Ends(f"{cluster}/{self._topic}", {each.partition: offset for each, offset in ends.items()})
 
-    def read(self, positions: Mapping[int, int]) -> AsyncIterator[Slice]:
-        """What was written to some partitions, from an offset on in each; see `read`."""
-        return read(self._broker, self._topic, positions)
+    async def read(self, positions: Mapping[int, int], ends: Mapping[int, int]) -> AsyncIterator[Slice]:
+        """What was written to some partitions and committed, from the offset of each on, up to its end."""
+        behind = {TopicPartition(self._topic, number): ends[number] for number in positions}
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._broker,
+            enable_auto_commit=False,
+            isolation_level="read_committed",
+            auto_offset_reset="earliest",
+            max_partition_fetch_bytes=MESSAGE_BYTES,
+        )
+        async with consumer:
+            consumer.assign([*behind])
+            for partition in behind:
+                consumer.seek(partition, positions[partition.partition])
+            while behind:
+                for partition, records in (await consumer.getmany(timeout_ms=100)).items():
+                    rows: list[Change] = [(record.key or b"", record.value) for record in records]
+                    yield Slice(partition.partition, rows, records[-1].offset)
+                for partition in [each for each, end in behind.items() if await consumer.position(each) >= end]:
+                    consumer.pause(partition)
+                    del behind[partition]

@@ -55,7 +55,8 @@ class Pool:
         self.project_id = project_id
         self._prefix = prefix_of(project_id)
         self._rows: dict[tuple[Kind, bytes], dict[bytes, bytes]] = defaultdict(dict)
-        self._media: Media | None = None
+        self._media: Media | None = None  # kept until a row changes them,
+        self._times: Times | None = None  # and with them when each was deleted
         self._videos: dict[bytes, int] = {}
 
     def update(self, rows: Iterable[Change]) -> None:
@@ -75,7 +76,7 @@ class Pool:
                 known[rest[by:]] = value[: UPLOAD_HEAD.size] if kind is Kind.UPLOAD else value
             of_a_video = kind is Kind.SCORE and rest[by : by + HASH_BYTES] in self._videos
             if kind in (Kind.UPLOAD, Kind.REMOVAL) or of_a_video:
-                self._media = None
+                self._media = self._times = None
 
     @property
     def project(self) -> ProjectUpdated:
@@ -85,7 +86,7 @@ class Pool:
             UnknownProject: nothing was told of it, or it is gone.
         """
         told = self.rows(Kind.PROJECT).get(b"")
-        if told is None or unpack_int(told) <= self._removed(b""):
+        if told is None or unpack_int(told) <= self._removed():
             raise UnknownProject(f"there is no project {self.project_id!r}")
         return msgspec.json.decode(told[8:], type=ProjectUpdated)
 
@@ -120,7 +121,7 @@ class Pool:
     def active_model(self, task_id: str) -> int:
         """The hash of a task's active model; 0 if there is none."""
         told = self.rows(Kind.ACTIVATION).get(hashed(task_id))
-        if told is None or unpack_int(told) <= self._removed(b""):
+        if told is None or unpack_int(told) <= self._removed():
             return 0
         return number_of(ActivationRow.unpack(told).model_id)
 
@@ -139,8 +140,7 @@ class Pool:
         """The annotation state of one medium in a task."""
         row = self.rows(Kind.STATE, hashed(task_id)).get(medium)
         found = np.frombuffer(row, STATE)[0] if row is not None else np.zeros((), STATE)
-        gone = max(self._removed(b""), self._removed(medium[:HASH_BYTES]))
-        return STATES[found["state"] if found["at"] > gone else NONE_STATE]
+        return STATES[found["state"] if found["at"] > self._removed(medium[:HASH_BYTES]) else NONE_STATE]
 
     def taken(self, now: int) -> Mask:
         """Which media somebody has: suggested, or leased until later than now (milliseconds since the epoch)."""
@@ -174,10 +174,9 @@ class Pool:
             images: list[bytes] = []
             frames: list[Media] = []
             self._videos = {}
-            gone = self._removed(b"")
             for whole, row in self.rows(Kind.UPLOAD).items():
                 upload = UploadRow.unpack(row)
-                if upload.at <= max(gone, self._removed(whole)):
+                if upload.at <= self._removed(whole):
                     continue
                 if not upload.frame_count:
                     images.append(whole + bytes(MEDIUM_BYTES - HASH_BYTES))
@@ -199,21 +198,22 @@ class Pool:
 
     def removed(self) -> Times:
         """When each medium was deleted last, itself or with the project; before all time if it never was."""
-        media = self.media()
-        gone = np.full(len(media), self._removed(b""))
-        removals = [(whole, unpack_int(row)) for whole, row in self.rows(Kind.REMOVAL).items() if whole]
-        if removals and len(media):
-            wholes = np.frombuffer(media.tobytes(), PARTS)["whole"]
-            known = np.array(sorted(removals), np.dtype([("whole", f"S{HASH_BYTES}"), ("at", "<i8")]))
-            place = np.minimum(np.searchsorted(known["whole"], wholes), len(known) - 1)
-            found = known["whole"][place] == wholes
-            gone[found] = np.maximum(gone[found], known["at"][place[found]])
-        return gone
+        if self._times is None:
+            media = self.media()
+            times = np.full(len(media), self._removed())
+            removals = [(whole, self._removed(whole)) for whole in self.rows(Kind.REMOVAL) if whole]
+            if removals and len(media):
+                wholes = np.frombuffer(media.tobytes(), PARTS)["whole"]
+                known = np.array(sorted(removals), np.dtype([("whole", f"S{HASH_BYTES}"), ("at", "<i8")]))
+                place = np.minimum(np.searchsorted(known["whole"], wholes), len(known) - 1)
+                times = np.where(known["whole"][place] == wholes, known["at"][place], times)
+            self._times = times
+        return self._times
 
-    def _removed(self, whole: bytes) -> int:
-        """When an image or video went, or with nothing the project; before all time if it did not."""
-        told = self.rows(Kind.REMOVAL).get(whole)
-        return -1 if told is None else unpack_int(told)
+    def _removed(self, whole: bytes = b"") -> int:
+        """When the project went, or an image or video, itself or with the project; before all time if it did not."""
+        removals = self.rows(Kind.REMOVAL)
+        return max(unpack_int(removals[key]) if key in removals else -1 for key in (b"", whole))
 
     def rows(self, kind: Kind, task: bytes = b"") -> dict[bytes, bytes]:
         """The rows of a kind, by the rest of their keys."""

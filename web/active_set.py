@@ -14,9 +14,10 @@ from streams.events import Event, Granted, Pick, Reset
 from streams.partition import partition_of
 from streams.record import Record
 from streams.settings import Settings
+from tables.partition import Partition
 from tables.ranking import Place, Ranking
 from tables.rows import HASH_BYTES, Kind, UploadRow, number_of, prefix_of
-from tables.state import Partition, State
+from tables.state import State
 from web.items import items, medium_of
 from web.query import Query
 
@@ -51,7 +52,7 @@ class ActiveSets:
             NotReady, UnknownProject, UnknownTask, BadQuery.
         """
         partition = self._home(project)
-        ranking = await self.state.ranking(partition, project)
+        ranking = await partition.ranking(project)
         return self._answer(ranking.top(query.task_id, query.limit, self.now()), query, ranking, partition)
 
     async def suggested(self, project: str, query: Query, workspace: str) -> dict[str, Any]:
@@ -63,7 +64,7 @@ class ActiveSets:
             NotReady, UnknownProject, UnknownTask, BadQuery.
         """
         partition = self._home(project)
-        ranking = await self.state.ranking(partition, project)
+        ranking = await partition.ranking(project)
         ranking.pool.check_workspace(workspace)
         try:
             async with asyncio.timeout(PATIENCE_S), self.locks.setdefault(project, asyncio.Lock()):
@@ -111,11 +112,11 @@ class ActiveSets:
         Raises:
             NotReady: the partition went before that.
         """
-        self.state.check(partition)
+        partition.check()
         record = Record(
             self.settings.name(EVENTS), partition.number, event.project_id.encode(), msgspec.json.encode(event), []
         )
-        await self.state.reached(partition, EVENTS, await self.publish(record))
+        await partition.reached(EVENTS, await self.publish(record))
 
     def _home(self, project: str) -> Partition:
         return self.state.owned(partition_of(project.encode(), self.settings.partitions))

@@ -15,10 +15,10 @@ from typing import Any
 import aiohttp
 import pytest
 import pytest_asyncio
-from aiokafka.admin import AIOKafkaAdminClient
 
 from deploy import jars, process
 from deploy.kafka import free_ports, local_kafka
+from deploy.trial import remove_topics
 from streams.settings import Settings
 from tests.conftest import NAMED_BROKER, OURS
 
@@ -53,12 +53,7 @@ async def prefix(kafka: str) -> AsyncIterator[str]:
     """A prefix for topics and groups that no other test has; what was made under it is removed."""
     prefix = f"test-{uuid.uuid4().hex[:8]}."
     yield prefix
-    admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
-    await admin.start()
-    try:
-        await admin.delete_topics([topic for topic in await admin.list_topics() if topic.startswith(prefix)])
-    finally:
-        await admin.close()
+    await remove_topics(kafka, prefix)
 
 
 @dataclass

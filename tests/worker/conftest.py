@@ -63,9 +63,9 @@ class ListChangelog(Changelog):
     async def ends(self, partitions: Sequence[int]) -> Ends:
         return Ends(self.origin, {partition: len(self.rows[partition]) for partition in partitions})
 
-    async def read(self, positions: Mapping[int, int]) -> AsyncIterator[Slice]:
+    async def read(self, positions: Mapping[int, int], ends: Mapping[int, int]) -> AsyncIterator[Slice]:
         for partition, position in positions.items():
-            rows = self.rows[partition]
+            rows = self.rows[partition][: ends[partition]]
             for first in range(position, len(rows), 3):
                 part = rows[first : first + 3]
                 yield Slice(partition, part, first + len(part) - 1)

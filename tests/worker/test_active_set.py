@@ -228,7 +228,7 @@ async def test_a_request_whose_partition_went_while_it_waited_publishes_nothing(
 async def test_a_ranking_whose_partition_goes_while_it_is_built_is_not_answered_from(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tables.state.SLICE", 1)
+    monkeypatch.setattr("tables.partition.SLICE", 1)
     await house.tells("m1", "m2")
     asking = asyncio.ensure_future(house.shown())
     while not house.state.owned(HOME).rankings:

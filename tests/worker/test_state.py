@@ -7,8 +7,9 @@ from rocksdict import Options, Rdict
 
 from streams.errors import NotReady
 from tables.batch import Slice
+from tables.partition import Applied, At
 from tables.rows import Change, Kind, Rows, pack_int, prefix_of, progress_key
-from tables.state import Applied, At, State
+from tables.state import State
 from tests.worker.conftest import GENERATION, Disk, House, ListChangelog, ListWriter
 
 KEY = prefix_of("p1", Kind.RESET)
@@ -119,7 +120,7 @@ async def test_leaving_waits_for_the_event_in_hand(house: House) -> None:
 async def test_an_event_that_takes_too_long_when_its_partition_goes_touches_nothing_here(
     house: House, monkeypatch: pytest.MonkeyPatch, slow: str
 ) -> None:
-    monkeypatch.setattr("tables.state.LEAVE_S", 0.01)
+    monkeypatch.setattr("tables.partition.LEAVE_S", 0.01)
     begun, go_on = asyncio.Event(), asyncio.Event()
     append = ListWriter.append
 
@@ -224,8 +225,8 @@ async def test_a_restore_that_fails_leaves_nothing_behind(tmp_path: Path) -> Non
     class Broken(ListChangelog):
         """A changelog that cannot be read."""
 
-        async def read(self, positions: Mapping[int, int]) -> AsyncIterator[Slice]:
-            raise OSError(f"gone, with {len(positions)} partitions")
+        async def read(self, positions: Mapping[int, int], ends: Mapping[int, int]) -> AsyncIterator[Slice]:
+            raise OSError(f"gone, with {len(positions)} partitions of {len(ends)}")
             yield
 
     changelog = Broken()
@@ -241,7 +242,7 @@ async def test_a_restore_that_fails_leaves_nothing_behind(tmp_path: Path) -> Non
 
 async def test_whoever_waits_for_an_event_goes_on_when_it_is_applied_or_the_partition_is_gone(house: House) -> None:
     partition = house.state.owned(0)
-    waiting = [asyncio.ensure_future(house.state.reached(partition, "active_set_events", offset)) for offset in (0, 1)]
+    waiting = [asyncio.ensure_future(partition.reached("active_set_events", offset)) for offset in (0, 1)]
 
     await house.state.apply(at(0), writes(b"1"))
     await waiting[0]
