@@ -49,7 +49,8 @@ class State:
             started = await asyncio.gather(*(each.writer.start() for each in taken.values()), return_exceptions=True)
             for why in filter(None, started):
                 raise why
-            await self._restore(taken)
+            if taken:  # Kafka's client waits for ever for the ends of no partitions
+                await self._restore(taken)
         except BaseException:
             await asyncio.shield(asyncio.gather(*(each.writer.stop() for each in taken.values())))
             raise

@@ -76,6 +76,26 @@ async def test_workers_share_the_partitions_and_take_over_from_one_that_leaves_o
     await until(lambda: shared(third), third)
 
 
+async def test_a_worker_without_a_partition_is_ready_and_takes_over_when_it_gets_one(
+    kafka: str, prefix: str, start: Start
+) -> None:
+    first = await start(*WORKER, broker=kafka, topic_prefix=prefix, partitions=1)
+    await until(first.partitions, first)
+    second = await start(*WORKER, broker=kafka, topic_prefix=prefix, partitions=1)
+
+    await second.says(r"ready in .*, partitions (\[\]|\[0\])")
+    workers = (first, second)
+
+    async def one_has_it() -> bool:
+        told = [await worker.get("/readyz") for worker in workers]
+        return sorted(body["partitions"] for status, body in told if status == 200) == [[], [0]]
+
+    await until(one_has_it, *workers)
+    owner, idle = workers if await first.partitions() else reversed(workers)
+    assert await owner.stop() == 0
+    await until(idle.partitions, idle)
+
+
 async def test_what_other_clients_send_is_heard_moved_or_rejected_whatever_its_compression(
     kafka: str, prefix: str, start: Start
 ) -> None:
