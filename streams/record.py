@@ -8,6 +8,7 @@ MESSAGE_BYTES = 4 * 1024 * 1024  # what Kafka takes in one batch, after compress
 # What we let in, before compression: less, so that it can be published again with all that Kafka adds.
 RECORD_BYTES = MESSAGE_BYTES - 64 * 1024
 HEADER_BYTES = 16  # not less than what Kafka adds to each header
+UNREADABLE = "\ud800"  # the header that says why a batch cannot be read: no name that came in bytes is this one
 
 
 class Record(NamedTuple):
@@ -28,3 +29,20 @@ class Record(NamedTuple):
         """
         told = sum(len(name.encode(errors="replace")) + len(text or b"") + HEADER_BYTES for name, text in self.headers)
         return len(self.key or b"") + len(self.value or b"") + told
+
+
+def undecodable(headers: Headers) -> str | None:
+    r"""Why a record must be rejected whatever its value is; none if there is no reason.
+
+    >>> undecodable([("content-type", b"application/json")])
+    >>> undecodable([(bytes([0xE9]).decode(errors="surrogateescape"), b"")])
+    "header name must be UTF-8, not b'\\xe9'"
+    """
+    for name, text in headers:
+        if name == UNREADABLE:
+            return (text or b"").decode()
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            return f"header name must be UTF-8, not {name[:100].encode(errors='surrogateescape')!r}"
+    return None

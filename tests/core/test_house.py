@@ -16,13 +16,17 @@ ORDER = ("agents", "web", "tables", "streams")
 MAY_IMPORT = {**{folder: {*ORDER[place:]} for place, folder in enumerate(ORDER)}, "deploy": {"deploy", "streams"}}
 DOORS = {
     "streams/app.py",
+    "streams/lenient.py",
+    "streams/offsets.py",
     "streams/overrides.py",
     "streams/producer.py",
     "streams/topics.py",
     "tables/batch.py",
     "tables/state.py",
+    "web/door.py",
     "web/views.py",
     "agents/curate.py",
+    "agents/watch.py",
     "agents/worker.py",
 }
 OF_DOORS = {"faust", "mode", "aiokafka"}
