@@ -1,9 +1,11 @@
 """The agents: one for each source topic, all of one kind; every record ends in one outcome."""
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 import faust
@@ -11,22 +13,24 @@ from faust.types.tuples import Message
 
 from agents.decide import decide
 from streams.decode import decode
-from streams.errors import MalformedEvent
+from streams.errors import MalformedEvent, NotReady
+from streams.moves import moved, origin_of
 from streams.partition import partition_of
 from streams.record import Record
 from streams.rejection import rejection
 from streams.settings import Settings
 from streams.topics import REJECTED, SOURCES
-from tables.partition import Applied, At
+from tables.gaps import Verdict
+from tables.partition import Applied, At, Fold, Origin, Partition
 from tables.rows import Change, Rows
 from tables.state import State
 
 log = logging.getLogger("activeset.agents")
 
-# Publishes a record and returns when Kafka has it.
-Publish = Callable[[Record], Awaitable[object]]
+# Hands a record to Kafka, after those before it; the answer is its offset, when Kafka has it.
+Send = Callable[[Record], Awaitable["asyncio.Future[int]"]]
 # Told about an error that must end the worker, the record in hand unfinished.
-Fatal = Callable[[BaseException], Awaitable[None]]
+Fatal = Callable[[BaseException], object]
 # Told what happened, and how often.
 Count = Callable[[str, int], None]
 
@@ -38,17 +42,26 @@ class Outcome(StrEnum):
     MOVED = "moved"  # it came in the wrong partition, and was published again in its own
     REJECTED = "rejected"  # it is no event, and was published to `rejected_events` with the reason
     SKIPPED = "skipped"  # it came again, or its partition has moved to another worker, which reads it
+    POSTPONED = "postponed"  # others are missing before it: it is read again after them
 
 
 @dataclass(frozen=True)
 class Curator:
-    """What the agents need: where to apply, how to publish, and whom to tell."""
+    """What the agents need: where to apply, how to publish, and whom to tell.
+
+    again: has a topic (its name in Kafka) and partition read again from an offset on.
+    finish: tells Faust that a record is done with.
+    """
 
     settings: Settings
     state: State
-    publish: Publish
+    send: Send
+    again: Callable[[str, int, int], object]
+    finish: Callable[[Message], object]
     fatal: Fatal
     count: Count
+    _hearing: set[Message] = field(default_factory=set)
+    _idle: asyncio.Event = field(default_factory=asyncio.Event)
 
     def declare(self, app: faust.App) -> None:
         """Put an agent on every source topic."""
@@ -58,60 +71,136 @@ class Curator:
             app.agent(
                 app.topic(name, key_serializer="raw", value_serializer="raw", allow_empty=True),
                 name=f"activeset.{topic.name}",
-                sink=[self.counted],
             )(self.agent(topic.name))
 
-    def counted(self, outcome: Any) -> None:
-        """Count an outcome, once its record is dealt with."""
-        self.count(outcome, 1)
-
-    def agent(self, topic: str) -> Callable[[Any], AsyncIterator[Outcome]]:
+    def agent(self, topic: str) -> Callable[[Any], Awaitable[None]]:
         """The body of the agent of a topic.
 
-        An error that is not the record's fault ends the worker with the record unacknowledged: Faust would skip it.
+        It goes on when a record is folded, and finishes it when it is written. An error that is not the record's fault
+        ends the worker with the record unacknowledged: Faust would skip it.
         """
 
-        async def body(stream: Any) -> AsyncIterator[Outcome]:
+        async def body(stream: Any) -> None:
             async for event in stream.events():
+                message = event.message
+                message.incref()  # until it is written
                 try:
-                    outcome = await self.hear(event.message, topic)
+                    heard = await self.hear(message, topic)
                 except Exception as why:  # told to the worker, which ends: nothing is swallowed
-                    await self.fatal(why)
+                    self.fatal(why)
+                    await asyncio.Event().wait()
                     raise
-                yield outcome
+                heard.add_done_callback(partial(self._finished, message))
 
         return body
 
-    async def hear(self, message: Message, topic: str) -> Outcome:
+    def _finished(self, message: Message, heard: "asyncio.Future[Outcome]") -> None:
+        why = heard.exception()
+        if why is not None:
+            self.fatal(why)
+            return
+        self.count(heard.result(), 1)
+        self.finish(message)
+
+    async def idle(self) -> None:
+        """Wait until no record is being looked at."""
+        while self._hearing:
+            self._idle.clear()
+            await self._idle.wait()
+
+    async def hear(self, message: Message, topic: str) -> "asyncio.Future[Outcome]":
         """Deal with one record: events of this partition are applied, those of others moved there, all else rejected.
 
         Decoded here and not by Faust's codec: a bad record must reach `rejected_events`, not stop or skip the agent.
-        Whatever becomes of it, the progress row tells that it is done, so that it is dealt with once.
+        Whatever becomes of it, the progress row tells that it is done, so that it is dealt with once. Returns when the
+        next record of the topic can be dealt with; the answer tells what became of this one, once it is written.
 
         topic: its name without a prefix.
         """
-        record = received(message)
-        outcome = Outcome.HEARD
+        self._hearing.add(message)
+        try:
+            return await self._heard(message, topic)
+        finally:
+            self._hearing.discard(message)
+            if not self._hearing:
+                self._idle.set()
 
-        async def decided(rows: Rows) -> list[Change]:
-            nonlocal outcome
-            try:
-                event = decode(record, topic)
-                home = partition_of(event.project_id.encode(), self.settings.partitions)
-                if home == record.partition:
-                    return await decide(event, rows, message.offset, self.count)
-            except MalformedEvent as why:
-                outcome = Outcome.REJECTED
-                log.warning("rejected %s, partition %d, offset %d: %s", topic, record.partition, message.offset, why)
-                await self.publish(rejection(record, message.offset, why, self.settings.name(REJECTED.name)))
-                return []
-            outcome = Outcome.MOVED
-            await self.publish(record._replace(partition=home))
-            return []
-
+    async def _heard(self, message: Message, topic: str) -> "asyncio.Future[Outcome]":
         at = At(topic, message.partition, message.offset, message.generation_id)
-        applied = await self.state.apply(at, decided)
-        return outcome if applied is Applied.NOW else Outcome.SKIPPED
+        partition = self.state.here(at.partition, at.generation)
+        if partition is None:
+            return done(Outcome.SKIPPED)
+        match partition.judge(at):
+            case Verdict.SKIP:
+                return done(Outcome.SKIPPED)
+            case Verdict.WAIT:
+                return done(Outcome.POSTPONED)
+            case Verdict.READ_AGAIN:
+                first = partition.folded(topic) + 1
+                log.info("%s, partition %d: %d is missing before %d", topic, at.partition, first, at.offset)
+                self.again(message.topic, at.partition, first)
+                return done(Outcome.POSTPONED)
+            case Verdict.APPLY_AFTER_GAP:
+                self.count("gaps", 1)
+            case Verdict.APPLY:
+                pass
+        record = received(message)
+        try:
+            outcome, at, fold, sent = await self._decided(record, at, partition)
+            applied = await partition.apply(at, fold, sent)
+        except MalformedEvent as why:
+            log.warning("rejected %s, partition %d, offset %d: %s", topic, at.partition, at.offset, why)
+            outcome = Outcome.REJECTED
+            sent = await self.send(rejection(record, at.offset, why, self.settings.name(REJECTED.name)))
+            applied = await partition.apply(at._replace(origin=None), nothing, sent)
+        except NotReady:  # the partition went meanwhile
+            return done(Outcome.SKIPPED)
+        return told(applied, outcome)
+
+    async def _decided(
+        self, record: Record, at: At, partition: Partition
+    ) -> tuple[Outcome, At, Fold, "asyncio.Future[int] | None"]:
+        """What becomes of a record, what it does to the rows, and what was sent on because of it."""
+        event = decode(record, at.topic)
+        home = partition_of(event.project_id.encode(), self.settings.partitions)
+        origin = origin_of(record.headers)
+        if home == at.partition:
+            fold = await decide(event, partition.rows, at.offset, self.count)
+            return Outcome.HEARD, at._replace(origin=None if origin is None else Origin(*origin)), fold, None
+        if origin is not None:
+            raise MalformedEvent(
+                f"it was moved from partition {origin[0]} to {at.partition}, and belongs to {home}: "
+                "somebody counts other partitions than we do"
+            )
+        sent = await self.send(moved(record, at.offset, home))
+        return Outcome.MOVED, at, nothing, sent
+
+
+def done(outcome: Outcome) -> "asyncio.Future[Outcome]":
+    """An outcome that is there already."""
+    future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+    future.set_result(outcome)
+    return future
+
+
+def told(applied: "asyncio.Future[Applied]", outcome: Outcome) -> "asyncio.Future[Outcome]":
+    """What became of a record, once its event is written."""
+    future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+
+    def tell(applied: "asyncio.Future[Applied]") -> None:
+        why = applied.exception()
+        if why is not None:
+            future.set_exception(why)
+        else:
+            future.set_result(outcome if applied.result() is Applied.NOW else Outcome.SKIPPED)
+
+    applied.add_done_callback(tell)
+    return future
+
+
+def nothing(_: Rows) -> list[Change]:
+    """The fold of a record that changes no rows."""
+    return []
 
 
 def received(message: Message) -> Record:

@@ -14,11 +14,15 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
+from faust.types.tuples import Message
+
 from agents.curate import Curator
+from agents.watch import Watch
 from streams import topics
 from streams.app import new_app
 from streams.errors import BadSettings
 from streams.lock import held_soon
+from streams.offsets import Offsets
 from streams.overrides import OurApp
 from streams.port import try_to_listen
 from streams.record import Record
@@ -27,10 +31,11 @@ from tables import state
 from tables.state import State
 from web import views
 from web.active_set import ActiveSets
+from web.door import Door
 
 log = logging.getLogger("activeset.worker")
 
-STOP_S = 15.0
+STOP_S = 13.0  # with what comes before and after it, less than 15
 HANDOVER_S = 15.0  # a worker that was told to stop may still have the folder for so long
 
 
@@ -41,55 +46,105 @@ class Worker:
     app: OurApp
     settings: Settings
     state: State = field(init=False)
+    curator: Curator = field(init=False)
+    watch: Watch = field(init=False)
+    door: Door = field(init=False)
+    offsets: Offsets = field(init=False)
     counts: Counter[str] = field(default_factory=Counter)
     fatal: asyncio.Future[BaseException] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
-    async def publish(self, record: Record) -> int:
-        """Publish a record and return its offset when Kafka has it."""
+    async def send(self, record: Record) -> "asyncio.Future[int]":
+        """Hand a record to Kafka, after those before it; the answer is its offset, when Kafka has it."""
         headers: Any = record.headers  # Faust's type knows no header without a value
         # Faust cuts to milliseconds; half of one keeps 0.123 from becoming 0.122.
         timestamp_s = None if record.timestamp_s is None else record.timestamp_s + 0.0005
-        told = await self.app.producer.send_and_wait(
+        sent = await self.app.producer.send(
             record.topic, record.key, record.value, record.partition, timestamp_s, headers
         )
-        return told.offset
+
+        async def offset() -> int:
+            return int((await sent).offset)
+
+        return asyncio.ensure_future(offset())
+
+    async def publish(self, record: Record) -> int:
+        """Publish a record and return its offset when Kafka has it."""
+        return await (await self.send(record))
 
     async def take(self, partitions: Iterable[int], generation: int) -> None:
         """Take over and restore partitions; what prevents that ends the worker."""
         try:
+            self._check_partitions()
             await self.state.take(partitions, generation)
         except Exception as why:  # noqa: BLE001 - told to the worker, which ends
             await self.die(why)
 
+    def _check_partitions(self) -> None:
+        """See that no topic has been given more partitions: records would be sent to and fro.
+
+        Raises:
+            BadSettings: one has.
+        """
+        more = {tp.topic for tp in self.app.assignor.assigned_actives() if tp.partition >= self.settings.partitions}
+        if more:
+            raise BadSettings(
+                f"ACTIVESET_PARTITIONS is {self.settings.partitions}, and these topics have more now: "
+                f"{', '.join(sorted(more))}; the number is fixed once the topics are there"
+            )
+
     async def leave(self, *_: object, **__: object) -> None:
         """Let go of the partitions that are revoked, which with Faust's protocol are all."""
+        self.door.moved()
         await self.state.leave()
 
     def position(self, topic: str, partition: int) -> int:
         """The offset of the next record to apply of a topic, by its name in Kafka."""
         return self.state.position(topic.removeprefix(self.settings.topic_prefix), partition)
 
+    def finish(self, message: Message) -> None:
+        """Tell Faust that a record is done with."""
+        message.ack(self.app.consumer)
+
     def count(self, what: str, times: int) -> None:
         """Count what happened, to tell in the end."""
         if times:
             self.counts[what] += times
 
-    async def die(self, why: BaseException) -> NoReturn:
-        """End the worker and never come back, so that the record in hand is not acknowledged."""
+    def doom(self, why: BaseException) -> None:
+        """End the worker."""
         if not self.fatal.done():
             self.fatal.set_result(why)
+
+    async def die(self, why: BaseException) -> NoReturn:
+        """End the worker and never come back, so that what is in hand goes no further."""
+        self.doom(why)
         await asyncio.Event().wait()
         raise AssertionError("an event nobody sets")
+
+    async def keep_watch(self) -> None:
+        """See that the worker gets on; it ends if it does not."""
+        try:
+            await self.watch.keep()
+        except Exception as why:  # noqa: BLE001 - told to the worker, which ends
+            self.doom(why)
 
 
 def build(settings: Settings) -> Worker:
     """A worker with all its parts joined, connected to nothing yet; needs a running event loop."""
     worker = Worker(new_app(settings), settings)
-    worker.state = state.declare(worker.app, settings)
-    worker.app.keeper = worker
-    worker.app.on_partitions_revoked.connect(worker.leave)
-    Curator(settings, worker.state, worker.publish, worker.die, worker.count).declare(worker.app)
-    views.declare(worker.app, ActiveSets(settings, worker.state, worker.publish, lambda: time.time_ns() // 1_000_000))
+    app = worker.app
+    worker.offsets = Offsets(settings.broker)
+    worker.state = state.declare(app, settings, worker.offsets.ends)
+    app.keeper = worker
+    app.on_partitions_revoked.connect(worker.leave)
+    worker.curator = Curator(
+        settings, worker.state, worker.send, app.read_again, worker.finish, worker.doom, worker.count
+    )
+    worker.curator.declare(app)
+    worker.watch = Watch(app, settings, worker.state)
+    sets = ActiveSets(settings, worker.state, worker.publish, lambda: time.time_ns() // 1_000_000)
+    worker.door = Door(app, settings, worker.state, worker.watch.pulse, worker.doom)
+    views.declare(worker.door, sets)
     return worker
 
 
@@ -122,11 +177,12 @@ async def prepare(settings: Settings, stack: AsyncExitStack) -> None:
 async def work(worker: Worker, stopping: "asyncio.Future[Any]") -> int:
     """Start a worker and keep it until it is told to stop (0) or must end (1)."""
     starting = asyncio.create_task(start(worker))
+    watching = asyncio.create_task(worker.keep_watch())
     crashed = asyncio.ensure_future(worker.app._crashed.wait())  # mode's own event; it has no public name
     ends: list[asyncio.Future[Any]] = [stopping, crashed, worker.fatal]
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     if stopping.done():
-        return await end(worker, starting)
+        return await end(worker, starting, watching)
     why = worker.fatal.result() if worker.fatal.done() else worker.app.crash_reason
     log.critical("the worker ends: %s", why, exc_info=why)
     # A clean stop would acknowledge the record in hand. Kafka replays it to whoever owns the partition next.
@@ -172,24 +228,38 @@ async def start(worker: Worker) -> None:
         await worker.app.start()
     except Exception as why:  # noqa: BLE001 - told by `run`, which ends
         await worker.die(why)
-    if views.ready(worker.app):
+    if worker.app.settled():
         took = asyncio.get_running_loop().time() - began
-        log.info("ready in %.1f s at %s, partitions %s", took, worker.settings.url, views.owned(worker.app))
+        log.info("joined in %.1f s at %s, partitions %s", took, worker.settings.url, worker.app.owned())
 
 
-async def end(worker: Worker, starting: asyncio.Task[None]) -> int:
-    """Finish the record in hand, commit and leave the group: 0, or 1 if that does not end within 15 s."""
+async def end(worker: Worker, starting: asyncio.Task[None], watching: asyncio.Task[None]) -> int:
+    """Finish the records in hand, commit and leave the group: 0, or 1 if that does not end within 13 s."""
     told = ", ".join(f"{count} {what}" for what, count in sorted(worker.counts.items()))
     log.info("stopping; records since the start: %s", told or "none")
+    watching.cancel()
     try:
         async with asyncio.timeout(STOP_S):
+            await finish(worker)
             await worker.app.stop()
             await starting
             await worker.state.leave()
+            await asyncio.gather(worker.door.close(), worker.offsets.close())
     except TimeoutError:
         log.error("not stopped after %.0f s: ending anyway, Kafka will replay what was in hand", STOP_S)
         return 1
     return 0
+
+
+async def finish(worker: Worker) -> None:
+    """Take no more records, and have those in hand written and told to Faust, for it to commit them."""
+    app: Any = worker.app
+    if app.settled():
+        app.consumer.stop_flow()
+        app.flow_control.suspend()
+        app.flow_control.clear()
+        await worker.curator.idle()
+    await worker.state.leave()
 
 
 def thread_ended(why: threading.ExceptHookArgs) -> None:

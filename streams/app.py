@@ -1,10 +1,12 @@
 """The Faust application, with every default that matters set on purpose."""
 
-from streams.overrides import OurApp, OurTables
+from streams.overrides import MIB, OurApp, OurTable, OurTables
 from streams.record import MESSAGE_BYTES
 from streams.settings import Settings, in_url
 
 APP_ID = "activeset"
+BODY_BYTES = 64 * 1024  # of a request
+REBALANCE_S = 30.0  # for every member to come back when partitions move; who does not is out
 
 
 def new_app(settings: Settings) -> OurApp:
@@ -12,12 +14,13 @@ def new_app(settings: Settings) -> OurApp:
 
     Declares no topics (streams/topics.py does) and discovers no modules (agents/worker.py joins the parts).
     """
-    return OurApp(
+    app = OurApp(
         id=settings.name(APP_ID),
         broker=[f"kafka://{address}" for address in settings.broker.split(",")],
         store="rocksdb://",
         datadir=str(settings.worker_dir),
         autodiscover=False,
+        Table=OurTable,
         TableManager=OurTables,
         key_serializer="raw",
         value_serializer="raw",
@@ -31,13 +34,13 @@ def new_app(settings: Settings) -> OurApp:
         # A member that dies is noticed after the session timeout; three heartbeats fit into it.
         broker_session_timeout=float(settings.session_timeout_s),
         broker_heartbeat_interval=settings.session_timeout_s / 4,
-        broker_rebalance_timeout=30.0,
+        broker_rebalance_timeout=REBALANCE_S,
         broker_request_timeout=max(30.0, settings.session_timeout_s + 5.0),
         broker_commit_interval=1.0,
         # One drain is what a request that marks may wait behind.
         broker_max_poll_records=16,
         # 4,096 messages (Faust's default) of 1 MB would be 4 GiB.
-        stream_buffer_maxsize=64,
+        stream_buffer_maxsize=settings.queue_records,
         consumer_max_fetch_size=MESSAGE_BYTES,
         consumer_auto_offset_reset="earliest",
         producer_max_request_size=MESSAGE_BYTES,
@@ -46,6 +49,7 @@ def new_app(settings: Settings) -> OurApp:
         web_bind=settings.web_bind,
         web_host=in_url(settings.web_host or settings.web_bind),
         web_port=settings.web_port,
+        web_application_options={"client_max_size": BODY_BYTES},
         # Faust's own pages serve data to anyone.
         web_tables_enabled=False,
         web_router_enabled=False,
@@ -55,3 +59,5 @@ def new_app(settings: Settings) -> OurApp:
         debug=False,
         worker_redirect_stdouts=False,
     )
+    app.fetch_bytes = settings.fetch_mib * MIB
+    return app

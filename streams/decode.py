@@ -8,7 +8,8 @@ import orjson
 from streams.errors import MalformedEvent
 from streams.events import OF_TOPIC, Event, MediaUploaded, Upload, Uploads
 from streams.media import FrameCount, Id, Image, Video
-from streams.record import RECORD_BYTES, Headers, Record
+from streams.moves import came
+from streams.record import RECORD_BYTES, Headers, Record, undecodable
 
 UPLOAD_BYTES = 64 * 1024  # what is kept of one medium: it is a row of a table, and must fit into Kafka
 FRAMES = 1_000_000  # of a video, one for each stride
@@ -43,7 +44,10 @@ def decode(record: Record, topic: str) -> Event:
     >>> decode(Record("model_activations", 0, b"p", value, []), "model_activations").project_id
     'p'
     """
-    weight = record.weight()
+    why = undecodable(record.headers)
+    if why is not None:
+        raise MalformedEvent(why)
+    weight = came(record).weight()
     if weight > RECORD_BYTES:
         raise MalformedEvent(f"record must be at most {RECORD_BYTES} bytes before compression, not {weight}")
     if record.value is None:

@@ -27,6 +27,10 @@ class NotReady(ActivesetError):
     """The tables are being rebuilt, or the partition is moving: 503, try again soon."""
 
 
+class CorruptStore(ActivesetError):
+    """A file of the worker's own tables is damaged: the worker ends, and restores them from Kafka when it starts."""
+
+
 class BadSettings(ActivesetError):
     """An operator's mistake: the start ends with exit status 2, naming the variable."""
 
@@ -35,3 +39,7 @@ class BadSettings(ActivesetError):
 
 class KafkaUnavailable(ActivesetError):
     """Kafka cannot be started or reached: the start ends with exit status 1, telling the cure."""
+
+
+class RecordRefused(ActivesetError):
+    """Kafka refuses this record and would refuse it again: whoever sent it must change it, or the topic's limits."""

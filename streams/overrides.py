@@ -1,20 +1,46 @@
-"""Where Faust 0.15.3 is overridden, all of it: who restores a worker's partitions, and where it begins to read.
+"""Where Faust 0.15.3 and aiokafka 0.14 are overridden, all of it; tests/core/test_upstream.py tells when they change.
 
 Faust's recovery applies a changelog record by record, and would never reach the end of one that is written in
-transactions; its positions are the group's commits, which it may lose or let run ahead of the tables (DESIGN.md, 11).
+transactions; its positions are the group's commits, which it may lose or let run ahead of the tables; it does not tell
+when Kafka has last heard of the worker, opens no store that is damaged, and waits a minute for requests when it stops
+(DESIGN.md, 11).
 """
 
+import logging
+import shutil
+import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Protocol
 
 import faust
+from aiohttp.web import AppRunner
+from aiokafka.protocol.group import HeartbeatRequest, SyncGroupRequest
+from faust.stores.rocksdb import Store
 from faust.tables.manager import TableManager
 from faust.tables.recovery import Recovery
-from faust.transport.drivers.aiokafka import Consumer, Transport
+from faust.tables.table import Table
+from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
 from faust.types import TP
 from faust.types.transports import TransportT
+from faust.types.web import Web as WebT
+from faust.web.drivers.aiohttp import Web
 
+from streams import lenient
 from streams.errors import NotReady
+
+log = logging.getLogger("activeset.worker")
+
+MIB = 1024 * 1024
+SHUTDOWN_S = 2.0  # of requests that are being answered when the worker stops
+CONDEMNED = "activeset-condemned"  # a file in the folder of a store that is to be set aside
+# What a damaged store does not explain, and a new one would meet as well.
+NOT_DAMAGE = ("lock", "No space left", "Permission denied", "Too many open files", "Read-only file system")
+
+
+def now_s() -> float:
+    """Seconds since some moment, also of those in which the machine slept."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 class Keeper(Protocol):
@@ -33,17 +59,101 @@ class OurApp(faust.App):
     """An application whose tables somebody keeps."""
 
     keeper: Keeper
+    fetch_bytes: int  # what Kafka is asked for at once
 
     def _new_transport(self) -> TransportT:
+        lenient.install()
         return OurTransport(self.conf.broker_consumer, self)
+
+    def _new_web(self) -> WebT:
+        return OurWeb(self)
 
     def is_changelog(self, tp: TP) -> bool:
         """Whether this is a partition of a table's changelog."""
         return tp.topic in self.tables.changelog_topics
 
+    def owned(self) -> list[int]:
+        """The partitions of the table that this worker was given, in order."""
+        return sorted(tp.partition for tp in self.assignor.assigned_actives() if self.is_changelog(tp))
+
+    def owner(self, partition: int) -> str | None:
+        """The web address of the worker that was given a partition; none if nobody knows."""
+        [changelog] = self.tables.changelog_topics
+        told: Any = self.assignor
+        found: str | None = told._tps_url.get(TP(changelog, partition))
+        return found
+
+    def settled(self) -> bool:
+        """Whether the worker has joined, restored its tables, and is not rebalancing or stopping."""
+        tables: Any = self.tables
+        return not self.should_stop and not self.rebalancing and tables.recovery.completed.is_set()
+
+    def unheard_s(self) -> float:
+        """Seconds since the worker last asked Kafka for something that only a member of the group is given."""
+        told: Any = self.consumer
+        return now_s() - float(told._thread.heard_at)
+
+    def read_again(self, topic: str, partition: int, offset: int) -> None:
+        """Have records of a topic read once more, from an offset on."""
+        told: Any = self.consumer
+        told.again[TP(topic, partition)] = offset
+
+    def through(self, topic: str, partition: int, applied: int) -> int:
+        """The offset before which all records of a topic are applied: behind the last one, and the markers after it.
+
+        applied: the offset of the last record that is.
+        """
+        told: Any = self.consumer
+        tp = TP(topic, partition)
+        everything = told.given.get(tp, -1) <= applied
+        return max(applied + 1, told.positions.get(tp, 0) if everything else 0)
+
+
+class OurThread(AIOKafkaConsumerThread):
+    """The thread of a consumer, which notes when Kafka last took it for a member of the group.
+
+    heard_at: when that was asked (`now_s`): what is answered may be read much later, by a process that was frozen.
+    """
+
+    heard_at = float("-inf")
+
+    async def on_start(self) -> None:
+        """Listen to what the group's coordinator says."""
+        await super().on_start()
+        coordinator: Any = self._ensure_consumer()._coordinator
+        ask = coordinator._send_req
+
+        async def asked(request: Any) -> Any:
+            asked_at = now_s()
+            answer = await ask(request)
+            if isinstance(request, HeartbeatRequest | SyncGroupRequest) and answer.error_code == 0:
+                self.heard_at = asked_at
+            return answer
+
+        coordinator._send_req = asked
+
+    def _create_worker_consumer(self, transport: Transport) -> Any:
+        consumer: Any = super()._create_worker_consumer(transport)
+        app: Any = self.app
+        consumer._fetch_max_bytes = app.fetch_bytes  # Faust has no setting for it
+        return consumer
+
 
 class OurConsumer(Consumer):
-    """A consumer that goes on where the tables say, whatever the group has committed."""
+    """A consumer that goes on where the tables say, whatever the group has committed.
+
+    again: what is to be read once more; given: the offset of the last record that was handed on; positions: of the next
+    that will be, when that was known last.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.again: dict[TP, int] = {}
+        self.given: dict[TP, int] = {}
+        self.positions: dict[TP, int] = {}
+
+    def _new_consumer_thread(self) -> AIOKafkaConsumerThread:
+        return OurThread(self, loop=self.loop, beacon=self.beacon)
 
     async def perform_seek(self) -> None:
         """Seek every partition to the first record that has not been applied."""
@@ -54,8 +164,25 @@ class OurConsumer(Consumer):
             }
         except NotReady:  # asked while the partitions move; it is asked again when they are here
             return
+        self.again, self.given, self.positions = {}, {}, {}
         await self.seek_wait(positions)  # a position before the first record is set to that one
         self._committed_offset.update({tp: offset or None for tp, offset in positions.items()})
+
+    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109 - upstream's
+        """Fetch records; first go back to what is to be read again: here nothing that was fetched is on its way."""
+        again, self.again = self.again, {}
+        mine = self.assignment()
+        if back := {tp: offset for tp, offset in again.items() if tp in mine}:
+            await self.seek_wait(back)
+        records = await super()._getmany(active_partitions, timeout)
+        self.given.update({tp: part[-1].offset for tp, part in records.items()})
+        subscription: Any = self._thread._ensure_consumer()._subscription.subscription
+        if subscription is not None and subscription.assignment is not None:
+            for tp in active_partitions or ():
+                state = subscription.assignment.state_value(tp)
+                if state is not None and state.has_valid_position:
+                    self.positions[tp] = state.position
+        return records
 
 
 class OurTransport(Transport):
@@ -80,8 +207,7 @@ class OurRecovery(Recovery):
         # Nothing is delivered until every position is set: upstream resumes the partitions before it seeks.
         app.consumer.stop_flow()
         app.flow_control.suspend()
-        owned = {tp.partition for tp in app.assignor.assigned_actives() if app.is_changelog(tp)}
-        await app.keeper.take(sorted(owned), generation_id)
+        await app.keeper.take(app.owned(), generation_id)
         await super().on_recovery_completed(generation_id)
 
 
@@ -94,3 +220,55 @@ class OurTables(TableManager):
         if self._recovery is None:
             self._recovery = OurRecovery(self.app, self, beacon=self.beacon, loop=self.loop)
         return self._recovery
+
+
+class OurTable(Table[Any, Any]):
+    """A table on our store."""
+
+    def _new_store(self) -> Any:
+        return OurStore(self.app.conf.store, self.app, self, table_name=self.name, loop=self.loop, options=self.options)
+
+
+class OurStore(Store):
+    """RocksDBs, one for each partition; one that is damaged is put out of the way, and begins empty."""
+
+    def _open_for_partition(self, partition: int) -> Any:
+        path = Path(self.partition_path(partition))
+        why: object = "a file of it could not be read"
+        if not (path / CONDEMNED).exists():
+            try:
+                return super()._open_for_partition(partition)
+            except Exception as error:
+                if any(word in str(error) for word in NOT_DAMAGE):
+                    raise
+                why = error
+        log.warning(
+            "partition %d: its rows are damaged (%s); they are in %s", partition, why, self.set_aside(partition)
+        )
+        return super()._open_for_partition(partition)
+
+    def revoke_partitions(self, table: Any, tps: set[TP]) -> None:
+        """Close the RocksDBs of partitions that went; upstream leaves it to the garbage collector."""
+        for tp in tps:
+            database = self._dbs.pop(tp.partition, None) if tp.topic in table.changelog_topic.topics else None
+            if database is not None:
+                database.close()
+
+    def set_aside(self, partition: int) -> Path:
+        """Rename the folder of a partition's store; the one that was renamed before is gone then."""
+        path = Path(self.partition_path(partition))
+        aside = path.with_name(f"{path.name}.aside")
+        shutil.rmtree(aside, ignore_errors=True)
+        return path.rename(aside)
+
+    def condemn(self, partition: int) -> None:
+        """Have the store of a partition set aside when it is opened next."""
+        (Path(self.partition_path(partition)) / CONDEMNED).touch()
+
+
+class OurWeb(Web):
+    """A web server that does not keep a worker from stopping."""
+
+    def __init__(self, app: Any, **kwargs: Any) -> None:
+        super().__init__(app, **kwargs)
+        self._runner = AppRunner(self.web_app, access_log=None, shutdown_timeout=SHUTDOWN_S)

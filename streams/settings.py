@@ -135,6 +135,17 @@ class Settings:
     replication: int = setting(1, whole(1, 9), "replication factor of the topics that are created; 3 in production")
     create_topics: bool = setting(True, yes_or_no, "`no`: the topics must be there, and the start says which are not")
     session_timeout_s: int = setting(10, whole(6, 300), "seconds until a worker that died is noticed")
+    stall_s: int = setting(
+        60, whole(20, 3600), "seconds without progress, with something to do, after which a worker ends itself"
+    )
+    rocksdb_cache_mib: int = setting(
+        256, whole(8, 1_048_576), "MiB that the worker's RocksDBs keep of what they have read, all together"
+    )
+    rocksdb_buffer_mib: int = setting(
+        256, whole(16, 1_048_576), "MiB of rows that they hold before these are in files, all together"
+    )
+    queue_records: int = setting(16, whole(1, 10_000), "records of each topic that wait in memory to be applied")
+    fetch_mib: int = setting(16, whole(4, 1024), "MiB that Kafka is asked for at once")
     data_dir: Path | None = setting(
         None, folder, "the worker's RocksDB, a folder for each worker; unset, `worker` under `ACTIVESET_STATE_DIR`"
     )

@@ -125,6 +125,8 @@ class Changelog:
                 consumer.seek(partition, positions[partition.partition])
             while behind:
                 for partition, records in (await consumer.getmany(timeout_ms=100)).items():
+                    if strange := [record.offset for record in records if record.headers]:
+                        raise ValueError(f"partition {partition.partition}: record {strange[0]} is not one of ours")
                     rows: list[Change] = [(record.key or b"", record.value) for record in records]
                     yield Slice(partition.partition, rows, records[-1].offset)
                 for partition in [each for each, end in behind.items() if await consumer.position(each) >= end]:

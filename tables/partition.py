@@ -1,8 +1,13 @@
-"""A partition that a worker owns: its rows, how they change, and the rankings over them."""
+"""A partition that a worker owns: its rows, how they change, and the rankings over them.
+
+Events are folded one after the other, each on what those before it made of the rows; what is folded is written in
+groups: to Kafka, to RocksDB, to who looks on, in this order. So the cost of a transaction is shared, and whoever reads
+sees nothing that could be lost.
+"""
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import islice
@@ -10,27 +15,47 @@ from typing import NamedTuple
 
 from streams.errors import NotReady, UnknownProject
 from tables.batch import Writer
+from tables.gaps import Gaps, Verdict
+from tables.pending import Pending
 from tables.pool import READ
 from tables.ranking import Ranking
-from tables.rows import Change, Kind, Rows, pack_int, prefix_of, progress_key, project_of
+from tables.rows import Change, Kind, Rows, moved_name, pack_int, prefix_of, progress_key, project_of, unpack_int
 from tables.store import Store
 
 log = logging.getLogger("activeset.state")
 
-LEAVE_S = 10.0  # twice this is less than the rebalance timeout (streams/app.py)
+LEAVE_S = 8.0  # twice this is less than the rebalance timeout (streams/app.py)
 SLICE = 5000  # rows of a scan between two steps of the event loop
+GROUP = 16  # events in a transaction, at most
+GROUP_BYTES = 8 * 1024 * 1024  # of rows that wait; one event may have more by itself
 
-# Answers what rows an event changes, from the rows there are.
-Decide = Callable[[Rows], Awaitable[list[Change]]]
+# Answers at once what rows an event changes, from the rows there are.
+Fold = Callable[[Rows], list[Change]]
+
+
+class Origin(NamedTuple):
+    """Where a record came first, before it was moved to its own partition."""
+
+    partition: int
+    offset: int
 
 
 class At(NamedTuple):
-    """Where a record stands: its topic (without a prefix), partition and offset, and the generation it came in."""
+    """Where a record stands: its topic (without a prefix), partition and offset, and the generation it came in.
+
+    origin: where it came first, if it was moved here; a record is moved again only by a mistake, and counts once.
+    """
 
     topic: str
     partition: int
     offset: int
     generation: int | None
+    origin: Origin | None = None
+
+    def marks(self) -> dict[str, int]:
+        """How far the progress rows are once it is applied."""
+        moved = {} if self.origin is None else {moved_name(self.topic, self.origin.partition): self.origin.offset}
+        return {self.topic: self.offset, **moved}
 
 
 class Applied(StrEnum):
@@ -41,52 +66,172 @@ class Applied(StrEnum):
     ELSEWHERE = "elsewhere"  # the partition is not ours any more: whoever has it reads the event there
 
 
+@dataclass(frozen=True)
+class Entry:
+    """An event that is folded and waits to be written."""
+
+    number: int
+    marks: dict[str, int]
+    changes: list[Change]
+    weight: int
+    sent: "asyncio.Future[int] | None"
+    done: "asyncio.Future[Applied]"
+    told: Applied
+
+
 @dataclass
 class Partition:
-    """What a worker holds of a partition that it owns. Whoever folds or writes holds the lock."""
+    """What a worker holds of a partition that it owns.
+
+    progress: the offset up to which each topic is applied; what is folded may be further.
+    targets: the ends of the topics that must be applied before anybody is answered; ends: the latest that are known.
+    caught_up: whether they are.
+    """
 
     number: int
     generation: int
     store: Store
     writer: Writer
     progress: dict[str, int] = field(default_factory=dict)
+    targets: dict[str, int] = field(default_factory=dict)
+    ends: dict[str, int] = field(default_factory=dict)
+    caught_up: bool = False
     rankings: dict[str, Ranking] = field(default_factory=dict)
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     building: asyncio.Lock = field(default_factory=asyncio.Lock)
     moved: asyncio.Condition = field(default_factory=asyncio.Condition)
-    gone: bool = False
+    closed: bool = False  # nothing more is folded
+    gone: bool = False  # nothing more is touched
 
-    async def apply(self, at: At, decide: Decide) -> Applied:
-        """Read, decide, and write the rows of an event: to Kafka, here, to who looks on.
+    def __post_init__(self) -> None:
+        self._folded: dict[str, int] = {}
+        self._gaps = Gaps()
+        self._queue: list[Entry] = []
+        self._count = 0
+        self._writing: asyncio.Task[None] | None = None
+        self._failed: Exception | None = None
 
-        The last row tells how far its topic is. If the partition was let go of meanwhile, nothing more is done: what
-        Kafka has by then is restored by the next owner.
+    def restored(self, ends: dict[str, int], needed: Iterable[str]) -> None:
+        """Begin: all rows are here.
+
+        ends: of each topic, now. needed: the topics that must be applied up to there before anybody is answered.
         """
-        if at.offset <= self.progress.get(at.topic, -1):
-            return Applied.BEFORE
-        changes = [*await decide(self.store), (progress_key(at.topic), pack_int(at.offset))]
+        self.rows = Pending(self.store)
+        head = len(progress_key(""))
+        self.progress = {key[head:].decode(): unpack_int(row) for key, row in self.store.scan(progress_key(""))}
+        self._folded = dict(self.progress)
+        self.ends = ends
+        self.targets = {topic: ends[topic] for topic in needed}
+
+    def judge(self, at: At) -> Verdict:
+        """What to do with a record that has come."""
+        return self._gaps.judge(at.topic, self.folded(at.topic), at.offset)
+
+    def folded(self, topic: str) -> int:
+        """The offset up to which a topic is folded; -1 if nothing was."""
+        return self._folded.get(topic, -1)
+
+    async def apply(self, at: At, fold: Fold, sent: "asyncio.Future[int] | None" = None) -> "asyncio.Future[Applied]":
+        """Fold an event, and have it written with those before it; the answer tells when that is done, and what came.
+
+        Waits until there is room. An error of Kafka is told by the answer, and the worker must end.
+
+        fold: what it raises leaves everything as it is.
+        sent: what the event had published, which must be in Kafka before it counts as applied.
+        """
+        async with self.moved:
+            await self.moved.wait_for(self._room)
+        done: asyncio.Future[Applied] = asyncio.get_running_loop().create_future()
+        if self._failed is not None:
+            done.set_exception(self._failed)
+        elif self.closed:
+            done.set_result(Applied.ELSEWHERE)
+        elif at.offset <= self.folded(at.topic):
+            done.set_result(Applied.BEFORE)
+        elif at.origin is not None and at.origin.offset <= self.folded(moved_name(at.topic, at.origin.partition)):
+            self._enter({at.topic: at.offset}, [], sent, done, Applied.BEFORE)
+        else:
+            self._enter(at.marks(), fold(self.rows), sent, done, Applied.NOW)
+        return done
+
+    def _enter(
+        self,
+        marks: dict[str, int],
+        changes: list[Change],
+        sent: "asyncio.Future[int] | None",
+        done: "asyncio.Future[Applied]",
+        told: Applied,
+    ) -> None:
+        self._count += 1
+        self.rows.fold(changes, self._count)
+        self._folded |= marks
+        weight = sum(len(key) + len(value or b"") for key, value in changes)
+        self._queue.append(Entry(self._count, marks, changes, weight, sent, done, told))
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._write())
+
+    def _room(self) -> bool:
+        full = len(self._queue) >= GROUP or sum(each.weight for each in self._queue) >= GROUP_BYTES
+        return not full or self.closed or self._failed is not None
+
+    async def _write(self) -> None:
+        """Write what waits, group by group, until nothing does."""
+        while self._queue:
+            group, self._queue = self._queue[:GROUP], self._queue[GROUP:]
+            written = False
+            try:
+                written = await self._written(group)
+            except Exception as why:  # noqa: BLE001 - told to whoever waits, and ends the worker
+                self._failed = why
+                group, self._queue = [*group, *self._queue], []
+            for each in group:
+                if each.done.done():  # whoever waited has gone
+                    continue
+                if written:
+                    each.done.set_result(each.told)
+                elif self._failed is None or self.gone:
+                    each.done.set_result(Applied.ELSEWHERE)
+                else:
+                    each.done.set_exception(self._failed)
+            async with self.moved:
+                self.moved.notify_all()
+
+    async def _written(self, group: list[Entry]) -> bool:
+        """Write the rows of events: to Kafka, here, to who looks on.
+
+        The last rows tell how far each topic is. If the partition was let go of meanwhile, nothing more is done, and
+        the answer is no: what Kafka has by then is restored by the next owner.
+        """
+        rows: dict[bytes, bytes | None] = {}
+        marks: dict[str, int] = {}
+        for each in group:
+            rows.update(each.changes)
+            marks |= each.marks
+            if each.sent is not None:
+                await each.sent
         if self.gone:
-            return Applied.ELSEWHERE
+            return False
+        changes = [*rows.items(), *((progress_key(name), pack_int(offset)) for name, offset in marks.items())]
         offset = await self.writer.append(changes)
         if self.gone:
-            return Applied.ELSEWHERE
+            return False
         self.store.write(changes, offset)
-        self.progress[at.topic] = at.offset
-        ranking = self.rankings.get(project_of(changes[0][0]))  # an event is about one project
-        if ranking is not None:
-            ranking.update(changes)
-        async with self.moved:
-            self.moved.notify_all()
-        return Applied.NOW
+        self.progress |= marks
+        for each in group:
+            self.rows.written(each.changes, each.number)
+            # An event is about one project.
+            ranking = self.rankings.get(project_of(each.changes[0][0])) if each.changes else None
+            if ranking is not None:
+                ranking.update(each.changes)
+        return True
 
     async def leave(self) -> None:
-        """Let go, once the event in hand is written; or after a while, and Kafka will refuse what is still sent."""
+        """Let go, once what is folded is written; or after a while, and Kafka will refuse what is still sent."""
+        self.closed = True
         try:
-            async with asyncio.timeout(LEAVE_S):
-                async with self.lock:
-                    self.gone = True
+            if self._writing is not None:
+                await asyncio.wait_for(asyncio.shield(self._writing), LEAVE_S)
         except TimeoutError:
-            log.warning("partition %d: left with an event in hand, which its next owner reads", self.number)
+            log.warning("partition %d: left with events in hand, which its next owner reads", self.number)
         self.gone = True
         async with self.moved:
             self.moved.notify_all()
@@ -102,7 +247,7 @@ class Partition:
         Raises:
             NotReady: it went.
         """
-        if self.gone:
+        if self.closed:
             raise NotReady(f"partition {self.number} went to another worker")
 
     async def reached(self, topic: str, offset: int) -> None:
@@ -113,7 +258,17 @@ class Partition:
         """
         async with self.moved:
             await self.moved.wait_for(lambda: self.gone or self.progress.get(topic, -1) >= offset)
-        self.check()
+        if self.progress.get(topic, -1) < offset:
+            self.check()
+
+    def as_of(self) -> dict[str, int]:
+        """The offset up to which each topic is applied."""
+        return {topic: self.progress[topic] for topic in sorted(self.progress.keys() & self.ends.keys())}
+
+    def lag(self) -> dict[str, int]:
+        """How many records of each topic that is behind were in Kafka when it was asked last, and are not applied."""
+        behind = {topic: end - 1 - self.progress.get(topic, -1) for topic, end in sorted(self.ends.items())}
+        return {topic: count for topic, count in behind.items() if count > 0}
 
     async def ranking(self, project: str) -> Ranking:
         """What is known of a project, for its ranking: built on first use, then kept up with every event.
@@ -123,6 +278,7 @@ class Partition:
             NotReady: the partition went meanwhile.
         """
         async with self.building:
+            self.check()
             if project not in self.rankings:
                 if self.store.get([prefix_of(project, Kind.PROJECT)]) == [None]:
                     raise UnknownProject(f"there is no project {project!r}")

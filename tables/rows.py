@@ -76,6 +76,14 @@ def progress_key(topic: str) -> bytes:
     return prefix_of("", Kind.PROGRESS) + topic.encode()
 
 
+def moved_name(topic: str, partition: int) -> str:
+    """Whose progress row tells how far the records are that a topic had moved here from a wrong partition.
+
+    No topic of Kafka has such a name.
+    """
+    return f"{topic}<{partition}"
+
+
 def hashed(text: str) -> bytes:
     """The 8 bytes that stand for an id."""
     return blake2b(text.encode(), digest_size=HASH_BYTES).digest()

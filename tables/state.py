@@ -14,25 +14,34 @@ from typing import Any
 import faust
 
 from streams.errors import NotReady
+from streams.offsets import AskEnds
 from streams.settings import Settings
-from streams.topics import CHANGELOG
+from streams.topics import CHANGELOG, SOURCES
 from tables.batch import Changelog, Ends
-from tables.partition import Applied, At, Decide, Partition
-from tables.rows import progress_key, unpack_int
+from tables.partition import Partition
 from tables.store import FaustStores, Stores
 
 log = logging.getLogger("activeset.state")
 
 MIB = 1024 * 1024
+OPEN_FILES = 128  # of each RocksDB; Faust's default is nearly all that the process may have, for each
+# Before anybody is answered, these are applied up to where they ended when the partition came; artifacts may lag.
+NEEDED = tuple(topic.name for topic in SOURCES if topic.name != "inference_artifacts")
 
 
 class State:
     """The partitions that this worker owns."""
 
-    def __init__(self, stores: Stores, changelog: Changelog) -> None:
-        """Owns nothing yet."""
+    def __init__(self, settings: Settings, stores: Stores, changelog: Changelog, ends: AskEnds) -> None:
+        """Owns nothing yet.
+
+        restored: rows that were read back from the changelog so far.
+        """
+        self._settings = settings
         self._stores = stores
         self._changelog = changelog
+        self._ends = ends
+        self.restored = 0
         self._owned: dict[int, Partition] = {}
 
     async def take(self, partitions: Iterable[int], generation: int) -> None:
@@ -64,11 +73,21 @@ class State:
         async for part in self._changelog.read(positions, ends.offsets):
             taken[part.partition].store.write(part.changes, part.offset)
             count += len(part.changes)
+            self.restored += len(part.changes)
         if count:
             log.info("restored %d rows from the changelog", count)
-        head = len(progress_key(""))
-        for each in taken.values():
-            each.progress = {key[head:].decode(): unpack_int(row) for key, row in each.store.scan(progress_key(""))}
+        sources = await self.source_ends(taken)
+        for number, each in taken.items():
+            each.restored(sources[number], NEEDED)
+
+    async def source_ends(self, partitions: Iterable[int]) -> dict[int, dict[str, int]]:
+        """Where each source topic ends now, by partition: the offset of the record that will come next."""
+        asked = [(topic.name, number) for number in partitions for topic in SOURCES]
+        told = await self._ends([(self._settings.name(topic), number) for topic, number in asked])
+        found: dict[int, dict[str, int]] = {}
+        for topic, number in asked:
+            found.setdefault(number, {})[topic] = told[self._settings.name(topic), number]
+        return found
 
     def _check(self, taken: dict[int, Partition], ends: Ends) -> None:
         """See that the stores are of this changelog and not ahead of it; one that is not begins anew."""
@@ -100,29 +119,18 @@ class State:
             raise NotReady(f"partition {partition} is not here, or not restored yet")
         return self._owned[partition]
 
-    async def apply(self, at: At, decide: Decide) -> Applied:
-        """Apply an event: read, decide and write as one step of its partition. This is the only way that rows change.
+    def here(self, number: int, generation: int | None) -> Partition | None:
+        """The partition, if records that came in this generation are ours to apply."""
+        partition = self._owned.get(number)
+        return None if partition is None or partition.generation != generation else partition
 
-        decide: which rows the event changes, from the rows there are. What it raises leaves everything as it is.
-
-        Raises:
-            KafkaError: the write is ambiguous, and the worker must end.
-        """
-        partition = self._owned.get(at.partition)
-        if partition is None or partition.generation != at.generation:
-            return Applied.ELSEWHERE
-        async with partition.lock:
-            if partition.gone:
-                return Applied.ELSEWHERE
-            try:
-                return await partition.apply(at, decide)
-            except Exception:
-                if partition.gone:
-                    return Applied.ELSEWHERE
-                raise
+    @property
+    def partitions(self) -> list[Partition]:
+        """All partitions that this worker owns and has restored."""
+        return list(self._owned.values())
 
 
-def declare(app: faust.App, settings: Settings) -> State:
+def declare(app: faust.App, settings: Settings, ends: AskEnds) -> State:
     """The table `state`; its changelog is one of the topics of streams/topics.py.
 
     Keys and values are bytes. All kinds of rows share it, told apart by a prefix: one changelog then keeps the rows of
@@ -134,6 +142,12 @@ def declare(app: faust.App, settings: Settings) -> State:
         key_type=bytes,
         value_type=bytes,
         # Faust's defaults (a 2 GiB cache and 3 x 64 MiB of write buffers for each partition) do not suit a laptop.
-        options={"block_cache_size": 64 * MIB, "write_buffer_size": 16 * MIB, "max_write_buffer_number": 2},
+        options={
+            "block_cache_size": settings.rocksdb_cache_mib * MIB // settings.partitions,
+            "write_buffer_size": max(MIB, settings.rocksdb_buffer_mib * MIB // settings.partitions // 2),
+            "max_write_buffer_number": 2,
+            "max_open_files": OPEN_FILES,
+        },
     )
-    return State(FaustStores(table.data), Changelog(settings.broker, settings.name(CHANGELOG.name)))
+    changelog = Changelog(settings.broker, settings.name(CHANGELOG.name))
+    return State(settings, FaustStores(table.data), changelog, ends)

@@ -1,12 +1,14 @@
 """The rows of one partition in RocksDB: read, and written together with the offset up to which they are true."""
 
-import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from rocksdict import Rdict, WriteBatch
+from rocksdict import DbClosedError, Rdict, WriteBatch
 
+from streams.errors import CorruptStore, NotReady
 from tables.rows import Change
 
 OFFSET = b"__faust\0offset__"  # where Faust looks for it, too
@@ -16,20 +18,39 @@ ORIGIN = b"__activeset\0origin__"
 class Store:
     """A partition's RocksDB. No iterator over it may outlive a step of the event loop: it keeps the files locked."""
 
-    def __init__(self, database: Rdict) -> None:
+    def __init__(self, database: Rdict, condemn: Callable[[], object] = lambda: None) -> None:
+        """Nothing is read yet.
+
+        condemn: called when a file turns out to be corrupt, so that the next start sets the store aside.
+        """
         self._database: Any = database
+        self._condemn = condemn
 
     def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """The values of some keys; None where there is no row."""
-        values: list[bytes | None] = self._database.get(list(keys)) if keys else []
-        return values
+        """The values of some keys; None where there is no row.
+
+        Raises:
+            CorruptStore: a file is not as it was written.
+            NotReady: the partition went. So everywhere here.
+        """
+        with self._judged():
+            values: list[bytes | None] = self._database.get(list(keys)) if keys else []
+            return values
 
     def scan(self, prefix: bytes, after: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """All rows whose keys start with a prefix, in order of their keys, from a key on."""
-        for key, value in self._database.items(from_key=max(prefix, after)):
-            if not key.startswith(prefix):
-                return
-            yield key, value
+        key = start = max(prefix, after)
+        with self._judged():
+            for key, value in self._database.items(from_key=start):
+                if not key.startswith(prefix):
+                    return
+                yield key, value
+            # It is over: behind the last row, or before one that cannot be read, of which rocksdict says nothing.
+            end = self._database.iter()
+            end.seek(key)
+            if end.valid():
+                end.next()
+            end.status()
 
     def write(self, changes: Iterable[Change], offset: int) -> None:
         """Write rows at once, with the changelog's offset up to which all rows are here."""
@@ -40,7 +61,22 @@ class Store:
             else:
                 batch.put(key, value)
         batch.put(OFFSET, str(offset).encode())
-        self._database.write(batch)
+        with self._judged():
+            self._database.write(batch)
+
+    @contextmanager
+    def _judged(self) -> Iterator[None]:
+        try:
+            yield
+        except DbClosedError as why:
+            raise NotReady("the partition went, and its files are closed") from why
+        except Exception as why:
+            if "Corruption" not in str(why):  # RocksDB's word; rocksdict has no class for it
+                raise
+            self._condemn()
+            raise CorruptStore(
+                f"a file of RocksDB is not as it was written ({why}): restored at the next start"
+            ) from why
 
     @property
     def offset(self) -> int:
@@ -76,18 +112,16 @@ class FaustStores:
     def __init__(self, data: Any) -> None:
         """Opens nothing yet.
 
-        data: the `faust.stores.rocksdb.Store` of the table.
+        data: the store of the table (`streams.overrides.OurStore`).
         """
         self._data = data
 
     def open(self, partition: int) -> Store:
         """The store of a partition."""
-        return Store(self._data._db_for_partition(partition))
+        return Store(self._data._db_for_partition(partition), partial(self._data.condemn, partition))
 
     def set_aside(self, partition: int) -> Path:
         """Rename the folder of a partition's store; the one that was renamed before is gone then."""
         self._data._dbs.pop(partition).close()
-        path = Path(self._data.partition_path(partition))
-        aside = path.with_name(f"{path.name}.aside")
-        shutil.rmtree(aside, ignore_errors=True)
-        return path.rename(aside)
+        aside: Path = self._data.set_aside(partition)
+        return aside

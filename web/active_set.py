@@ -129,7 +129,7 @@ class ActiveSets:
     def _answer(self, places: list[Place], query: Query, ranking: Ranking, partition: Partition) -> dict[str, Any]:
         pool, tasks = ranking.pool, ranking.pool.project.tasks
         shown = items(places, self._uploads(places, partition, pool.project_id), pool, tasks)
-        answer: dict[str, Any] = {"active_set": shown, "as_of": dict(sorted(partition.progress.items()))}
+        answer: dict[str, Any] = {"active_set": shown, "as_of": partition.as_of(), "lag": partition.lag()}
         if not places:
             best = ranking.order(query.task_id).best
             left = SUGGESTED if pool.suggested(self.now())[best].any() else LEASED

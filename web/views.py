@@ -3,27 +3,20 @@
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
-import faust
 import msgspec
-import orjson
 from aiohttp import web
 from faust.web import View
 
-from streams.errors import ActivesetError, BadQuery, NotReady, UnknownProject, UnknownTask
+from streams.errors import UnknownProject
 from streams.media import Id
-from web.active_set import ActiveSets
+from web.active_set import PATIENCE_S, ActiveSets
+from web.door import Door
+from web.problems import answer, guarded, problem
 from web.query import query
 
-RETRY_AFTER_S = 2
-# Which status tells of which error, and the code that programs go by.
-PROBLEMS: dict[type[ActivesetError], tuple[int, str]] = {
-    BadQuery: (400, "bad_request"),
-    UnknownProject: (404, "project_not_found"),
-    UnknownTask: (404, "task_not_found"),
-    NotReady: (503, "not_ready"),
-}
+ANSWER_S = 5.0  # of another worker, for what marks nothing
 
-Answer = Callable[..., Awaitable[Any]]
+Answer = Callable[..., Awaitable[web.StreamResponse]]
 
 
 class Route(NamedTuple):
@@ -47,52 +40,57 @@ ACTIVE_SET = Route(
     "the same, and marks nothing; a parameter that nobody knows is an error, and so is a `limit` above 1,000",
     "GetActiveSet",
 )
-LIVEZ = Route("/livez", "200 while the process is worth keeping", "livez")
+LIVEZ = Route(
+    "/livez", "200 while the process is worth keeping; 503 when it does not get on any more, and ends", "livez"
+)
 READYZ = Route(
     "/readyz",
-    "200 with the partitions it owns, or 503 with `Retry-After` while it starts, its partitions move, or it stops",
+    "200 with the partitions it answers for, or 503 with `Retry-After` while it starts or catches up, its partitions "
+    "move, it has lost Kafka, or it stops",
     "readyz",
 )
 ROUTES = (ACTIVE, ACTIVE_SET, LIVEZ, READYZ)
 
 
-def declare(app: faust.App, active_sets: ActiveSets) -> None:
+def declare(door: Door, active_sets: ActiveSets) -> None:
     """Put the routes on the application's web server."""
 
-    async def live(_: web.Request) -> object:
-        if app.should_stop:
-            raise NotReady("this worker is stopping")
-        return {"status": "live"}
+    async def live(_: web.Request) -> web.StreamResponse:
+        return answer(door.check_live())
 
-    async def are_ready(_: web.Request) -> object:
-        check_ready(app)
-        return {"status": "ready", "partitions": owned(app)}
+    async def are_ready(_: web.Request) -> web.StreamResponse:
+        return answer(door.check_ready())
 
-    async def shown(request: web.Request, project: str) -> object:
-        asked = query([*request.query.items()], strict=True)
-        check_ready(app)
-        return await active_sets.shown(known(project), asked)
+    async def shown(request: web.Request, project: str) -> web.StreamResponse:
+        asked, name = query([*request.query.items()], strict=True), known(project)
 
-    async def suggested(request: web.Request, organization: str, workspace: str, project: str) -> object:  # noqa: ARG001 - projects tell no organization
-        asked = query([*request.query.items()], strict=False)
-        check_ready(app)
-        return await active_sets.suggested(known(project), asked, workspace)
+        async def here() -> web.Response:
+            return answer(await active_sets.shown(name, asked))
 
+        return await door.answer(request, name, here, ANSWER_S)
+
+    async def suggested(request: web.Request, organization: str, workspace: str, project: str) -> web.StreamResponse:  # noqa: ARG001 - projects tell no organization
+        asked, name = query([*request.query.items()], strict=False), known(project)
+
+        async def here() -> web.Response:
+            return answer(await active_sets.suggested(name, asked, workspace))
+
+        return await door.answer(request, name, here, PATIENCE_S + ANSWER_S)
+
+    served: Any = door.app.web  # Faust's aiohttp driver
+    served.web_app.middlewares.append(guarded)
     for route, answers in ((LIVEZ, live), (READYZ, are_ready), (ACTIVE_SET, shown), (ACTIVE, suggested)):
-        app.page(route.path, name=route.name)(view(route, answers))
+        door.app.page(route.path, name=route.name)(view(route, answers))
 
 
 def view(route: Route, answers: Answer) -> type[View]:
-    """Faust's view of a route: its answer as JSON, its errors as problems."""
+    """Faust's view of a route."""
 
     class OfRoute(View):
-        async def get(self, request: Any, **parts: Any) -> web.Response:
-            try:
-                return answer(await answers(request, **parts))
-            except tuple(PROBLEMS) as why:
-                return problem(*PROBLEMS[type(why)], str(why))
+        async def get(self, request: Any, **parts: Any) -> web.StreamResponse:
+            return await answers(request, **parts)
 
-        async def head(self, request: Any, **parts: Any) -> web.Response:
+        async def head(self, request: Any, **parts: Any) -> web.StreamResponse:
             # Faust's own calls `get`, which would mark.
             if route.marks:
                 told = problem(405, "method_not_allowed", "HEAD would mark media as suggested: ask with GET")
@@ -101,26 +99,6 @@ def view(route: Route, answers: Answer) -> type[View]:
             return await self.get(request, **parts)
 
     return OfRoute
-
-
-def check_ready(app: Any) -> None:
-    """Whether the worker has joined the group, restored its tables and is not rebalancing or stopping.
-
-    Raises:
-        NotReady: it has not, or is.
-    """
-    if not ready(app):
-        raise NotReady("this worker is starting, its partitions are moving, or it is stopping")
-
-
-def ready(app: Any) -> bool:
-    """The same as a truth value."""
-    return not app.should_stop and not app.rebalancing and app.tables.recovery.completed.is_set()
-
-
-def owned(app: Any) -> list[int]:
-    """The partitions of every topic that this worker owns, in order; none where there are more workers than those."""
-    return sorted({tp.partition for tp in app.assignor.assigned_actives()})
 
 
 def known(project: str) -> str:
@@ -133,23 +111,3 @@ def known(project: str) -> str:
         return msgspec.convert(project, Id)
     except msgspec.ValidationError as why:
         raise UnknownProject(f"there is no project {project[:100]!r}: {why}") from why
-
-
-def answer(body: object) -> web.Response:
-    """A 200 with a JSON body that no cache may keep."""
-    headers = {"Cache-Control": "no-store"}
-    return web.Response(body=orjson.dumps(body), content_type="application/json", headers=headers)
-
-
-def problem(status: int, error_code: str, message: str) -> web.Response:
-    """An error as RFC 9457 has it, with Geti's `error_code` and `message` beside the standard members."""
-    body = {"type": "about:blank", "status": status, "title": error_code, "detail": message}
-    headers = {"Cache-Control": "no-store"}
-    if status == 503:
-        headers["Retry-After"] = str(RETRY_AFTER_S)
-    return web.Response(
-        status=status,
-        body=orjson.dumps({**body, "error_code": error_code, "message": message}),
-        content_type="application/problem+json",
-        headers=headers,
-    )

@@ -83,7 +83,7 @@ async def test_a_worker_without_a_partition_is_ready_and_takes_over_when_it_gets
     await until(first.partitions, first)
     second = await start(*WORKER, broker=kafka, topic_prefix=prefix, partitions=1)
 
-    await second.says(r"ready in .*, partitions (\[\]|\[0\])")
+    await second.says(r"joined in .*, partitions (\[\]|\[0\])")
     workers = (first, second)
 
     async def one_has_it() -> bool:

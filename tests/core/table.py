@@ -27,7 +27,8 @@ class Table(dict[bytes, bytes]):
     async def hears(self, topic: str, offset: int = 0, **event: Any) -> None:
         whole = {"workspace_id": "w", "project_id": "p", "timestamp": NOW, **event}
         record = Record(topic, 0, whole["project_id"].encode(), json.dumps(whole).encode(), [])
-        for key, value in await decide(decode(record, topic), self, offset, lambda *_: None):
+        fold = await decide(decode(record, topic), self, offset, lambda *_: None)
+        for key, value in fold(self):
             if value is None:
                 del self[key]
             else:

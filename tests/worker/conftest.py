@@ -1,8 +1,9 @@
 """A worker without Kafka: agents, state and active sets on a list for a changelog and a RocksDB of the test's own."""
 
+import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from faust.types.tuples import Message
 from rocksdict import Options, Rdict
 
 from agents.curate import Curator, Outcome
+from streams.offsets import Place
 from streams.partition import partition_of
 from streams.record import Record
 from streams.settings import Settings
@@ -77,11 +79,12 @@ class Disk:
 
     folder: Path
     opened: dict[int, Rdict] = field(default_factory=dict)
+    condemn: Callable[[int], object] = lambda _: None
 
     def open(self, partition: int) -> Store:
         if partition not in self.opened:
             self.opened[partition] = Rdict(str(self.folder / str(partition)), Options(raw_mode=True))
-        return Store(self.opened[partition])
+        return Store(self.opened[partition], lambda: self.condemn(partition))
 
     def set_aside(self, partition: int) -> Path:
         self.opened.pop(partition).close()
@@ -100,9 +103,13 @@ class House:
     counts: Counter[str] = field(default_factory=Counter)
     ends: Counter[str] = field(default_factory=Counter)
     deaf: bool = False  # what the views publish reaches nobody
+    asked_again: list[tuple[str, int, int]] = field(default_factory=list)
+    finished: list[Message] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.curator = Curator(self.settings, self.state, self.publish, self.fatal, self.count)
+        self.curator = Curator(
+            self.settings, self.state, self.send, self.read_again, self.finished.append, self.fatal, self.count
+        )
         self.sets = ActiveSets(self.settings, self.state, self.publish, lambda: NOW)
 
     async def publish(self, record: Record) -> int:
@@ -113,7 +120,18 @@ class House:
             return self.ends["active_set_events"] - 1
         return 0
 
-    async def fatal(self, why: BaseException) -> None:
+    async def send(self, record: Record) -> "asyncio.Future[int]":
+        """Hand a record to Kafka, which has it at once."""
+        self.published.append(record)
+        sent: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        sent.set_result(0)
+        return sent
+
+    def read_again(self, topic: str, partition: int, offset: int) -> None:
+        """Kafka is asked to read a topic once more."""
+        self.asked_again.append((topic, partition, offset))
+
+    def fatal(self, why: BaseException) -> None:
         raise AssertionError("the worker would end") from why
 
     def count(self, what: str, times: int) -> None:
@@ -130,7 +148,7 @@ class House:
         if offset is None:
             offset = self.ends[topic]
             self.ends[topic] += 1
-        return await self.curator.hear(message(record, offset), topic)
+        return await (await self.curator.hear(message(record, offset), topic))
 
     async def tells(self, *media: str, tasks: Sequence[str] = (TASK,), **more: Any) -> None:
         """A project with tasks and images."""
@@ -189,11 +207,17 @@ def message(record: Record, offset: int = 0, generation: int | None = GENERATION
     )
 
 
+async def no_ends(places: Sequence[Place]) -> dict[Place, int]:
+    """Topics in which there is nothing."""
+    return dict.fromkeys(places, 0)
+
+
 @pytest.fixture
 async def house(tmp_path: Path) -> AsyncIterator[House]:
     """A worker without Kafka."""
     disk, changelog = Disk(tmp_path), ListChangelog()
-    state = State(disk, changelog)
+    settings = Settings(topic_prefix="staging.")
+    state = State(settings, disk, changelog, no_ends)
     await state.take(range(8), GENERATION)
-    yield House(Settings(topic_prefix="staging."), state, changelog, disk)
+    yield House(settings, state, changelog, disk)
     await state.leave()

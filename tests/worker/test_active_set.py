@@ -7,7 +7,7 @@ from agents.curate import Outcome
 from streams.errors import BadQuery, NotReady, UnknownProject, UnknownTask
 from streams.record import Record
 from tables.state import State
-from tests.worker.conftest import GENERATION, HOME, NOW, PROJECT, TASK, WORKSPACE, Disk, House
+from tests.worker.conftest import GENERATION, HOME, NOW, PROJECT, TASK, WORKSPACE, Disk, House, no_ends
 from web.query import Query
 
 EVERY = Query(None, 100)
@@ -418,7 +418,7 @@ async def test_another_worker_answers_the_same_from_the_changelog_alone(house: H
     await house.state.leave()
 
     other = Disk(house.disk.folder / "other")
-    state = State(other, house.changelog)
+    state = State(house.settings, other, house.changelog, no_ends)
     await state.take(range(8), GENERATION + 1)
 
     assert await House(house.settings, state, house.changelog, other).sets.shown(PROJECT, EVERY) == before

@@ -1,12 +1,15 @@
 import asyncio
 import json
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
+from faust.types.tuples import Message
 
 from agents.curate import Outcome
 from streams.record import Headers, Record
-from tests.worker.conftest import GENERATION, HOME, NOW, PROJECT, House, message
+from tables.rows import Change
+from tests.worker.conftest import GENERATION, HOME, NOW, PROJECT, House, ListWriter, message
 
 TOPIC = "staging.model_activations"
 EVENT = json.dumps(
@@ -31,7 +34,45 @@ async def test_an_event_in_a_wrong_partition_is_published_again_in_its_own_with_
     outcome = await house.hear(record(partition=2, headers=headers), "model_activations")
 
     assert outcome == Outcome.MOVED
-    assert house.published == [Record(TOPIC, HOME, b"project-1", EVENT, headers, 1767225600.123)]
+    moved_from: Headers = [("activeset-moved-from", b"2:0")]
+    assert house.published == [Record(TOPIC, HOME, b"project-1", EVENT, headers + moved_from, 1767225600.123)]
+
+
+async def test_a_record_that_was_moved_is_heard_once_where_it_belongs_and_moved_nowhere_else(house: House) -> None:
+    await house.hear(record(partition=2), "model_activations")
+    house.ends.clear()
+    [moved] = house.published
+
+    outcomes = [await house.hear(moved, "model_activations") for _ in range(2)]
+    elsewhere = await house.hear(moved._replace(partition=5), "model_activations", offset=0)
+
+    assert outcomes == [Outcome.HEARD, Outcome.SKIPPED]
+    assert elsewhere == Outcome.REJECTED
+    told = dict(house.published[-1].headers)["error"] or b""
+    assert b"moved from partition 2 to 5, and belongs to 6" in told
+
+
+@pytest.mark.parametrize("told", [b"", b"2", b"2:x", b"-1:3", b"2:3:4", None])
+async def test_a_header_of_ours_that_others_made_up_is_rejected(house: House, told: bytes | None) -> None:
+    made_up = record(headers=[("activeset-moved-from", told)])
+
+    assert await house.hear(made_up, "model_activations") == Outcome.REJECTED
+
+
+async def test_what_is_missing_is_read_again_once_and_then_counted(house: House) -> None:
+    outcomes = [await house.hear(record(), "model_activations", offset) for offset in (0, 3, 4, 3, 4)]
+
+    assert outcomes == [Outcome.HEARD, Outcome.POSTPONED, Outcome.POSTPONED, Outcome.HEARD, Outcome.HEARD]
+    assert house.asked_again == [(TOPIC, HOME, 1)]
+    assert house.counts["gaps"] == 1
+
+
+async def test_what_was_only_lost_on_its_way_is_heard_in_its_order(house: House) -> None:
+    outcomes = [await house.hear(record(), "model_activations", offset) for offset in (0, 3, 1, 2, 3)]
+
+    assert outcomes == [Outcome.HEARD, Outcome.POSTPONED, *[Outcome.HEARD] * 3]
+    assert house.asked_again == [(TOPIC, HOME, 1)]
+    assert house.counts["gaps"] == 0
 
 
 @pytest.mark.parametrize("none", [-0.001, None])
@@ -64,7 +105,7 @@ async def test_what_was_moved_or_rejected_is_not_moved_or_rejected_again_when_it
 async def test_what_came_in_another_generation_is_left_to_the_partitions_owner(house: House) -> None:
     late = message(record(), generation=GENERATION - 1)
 
-    assert await house.curator.hear(late, "model_activations") == Outcome.SKIPPED
+    assert await (await house.curator.hear(late, "model_activations")) == Outcome.SKIPPED
     assert house.changelog.rows[HOME] == []
 
 
@@ -77,27 +118,56 @@ async def test_a_row_that_kafka_would_not_take_rejects_its_event(house: House) -
     assert b"must be at most 1048576 bytes" in (dict(house.published[0].headers)["error"] or b"")
 
 
-async def test_an_error_of_kafka_is_fatal_and_the_record_is_not_finished(house: House) -> None:
-    told: asyncio.Queue[BaseException] = asyncio.Queue()
+class Stream:
+    """A stream of records that Faust hands to an agent."""
 
-    async def fatal(why: BaseException) -> None:
-        await told.put(why)
+    def __init__(self, *messages: Message) -> None:
+        self.messages = messages
+
+    async def events(self) -> AsyncIterator[Any]:
+        for each in self.messages:
+            yield type("Event", (), {"message": each})
         await asyncio.Event().wait()
 
-    class OneRecord:
-        """A stream with one record."""
 
-        async def events(self):  # type: ignore[no-untyped-def]
-            yield type("Event", (), {"message": message(record())})
-
-    house.fatal = fatal  # type: ignore[method-assign]
+async def test_an_error_of_kafka_is_fatal_and_the_record_is_not_finished(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: asyncio.Queue[BaseException] = asyncio.Queue()
+    monkeypatch.setattr(house, "fatal", told.put_nowait)
     house.__post_init__()
     house.changelog.broken = True
-    body = house.curator.agent("model_activations")(OneRecord())
-    working = asyncio.ensure_future(anext(body))
+
+    working = asyncio.ensure_future(house.curator.agent("model_activations")(Stream(message(record()))))
 
     assert str(await told.get()) == "Kafka did not say whether it has it"
-    assert not working.done()
+    assert house.finished == []
     working.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await working
+
+
+async def test_an_agent_goes_on_while_kafka_has_not_acknowledged_and_finishes_records_when_it_has(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on, append = asyncio.Event(), ListWriter.append
+
+    async def late(writer: ListWriter, changes: Sequence[Change]) -> int:
+        offset = await append(writer, changes)
+        await go_on.wait()
+        return offset
+
+    monkeypatch.setattr(ListWriter, "append", late)
+    messages = [message(record(), offset) for offset in range(3)]
+    working = asyncio.ensure_future(house.curator.agent("model_activations")(Stream(*messages)))
+    partition = house.state.owned(HOME)
+    while partition.folded("model_activations") < 2:
+        await asyncio.sleep(0)
+
+    assert house.finished == []
+    assert [each.refcount for each in messages] == [1, 1, 1]
+    go_on.set()
+    while len(house.finished) < 3:
+        await asyncio.sleep(0)
+
+    assert house.finished == messages
+    assert house.counts["heard"] == 3
+    working.cancel()

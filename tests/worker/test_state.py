@@ -1,42 +1,65 @@
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+import os
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rocksdict import Options, Rdict
 
-from streams.errors import NotReady
+from streams.errors import CorruptStore, NotReady
+from streams.offsets import Place
 from tables.batch import Slice
-from tables.partition import Applied, At
-from tables.rows import Change, Kind, Rows, pack_int, prefix_of, progress_key
-from tables.state import State
-from tests.worker.conftest import GENERATION, Disk, House, ListChangelog, ListWriter
+from tables.partition import GROUP, Applied, At, Fold, Origin
+from tables.rows import Change, Kind, Rows, moved_name, pack_int, prefix_of, progress_key, unpack_int
+from tables.state import NEEDED, State
+from tests.worker.conftest import GENERATION, Disk, House, ListChangelog, ListWriter, no_ends
 
 KEY = prefix_of("p1", Kind.RESET)
 
 
-def at(offset: int, partition: int = 0, generation: int = GENERATION) -> At:
-    return At("active_set_events", partition, offset, generation)
+def at(offset: int, partition: int = 0, generation: int = GENERATION, topic: str = "active_set_events") -> At:
+    return At(topic, partition, offset, generation)
 
 
-def writes(*values: bytes):  # type: ignore[no-untyped-def]
-    """Decides to write a row, whatever is there."""
-
-    async def decide(_: Rows) -> list[Change]:
-        return [(KEY, value) for value in values]
-
-    return decide
+async def apply(state: State, at: At, fold: Fold) -> Applied:
+    """Apply an event as an agent does, and wait until it is written."""
+    partition = state.here(at.partition, at.generation)
+    return Applied.ELSEWHERE if partition is None else await (await partition.apply(at, fold))
 
 
-async def adds_one(rows: Rows) -> list[Change]:
-    """Reads a number, and while somebody else might write it, adds one."""
+def writes(*values: bytes) -> Fold:
+    """A fold that writes a row, whatever is there."""
+    return lambda _: [(KEY, value) for value in values]
+
+
+def adds_one(rows: Rows) -> list[Change]:
+    """A fold that reads a number and adds one."""
     [before] = rows.get([KEY])
-    await asyncio.sleep(0)
-    return [(KEY, pack_int(int.from_bytes(before or b"", "little") + 1))]
+    return [(KEY, pack_int(1 if before is None else unpack_int(before) + 1))]
+
+
+def new_state(house: House, disk: Disk) -> State:
+    """Another worker's state on the same changelog."""
+    return State(house.settings, disk, house.changelog, no_ends)
+
+
+@pytest.fixture
+def acknowledge(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Kafka acknowledges nothing until this is called."""
+    go_on, append = asyncio.Event(), ListWriter.append
+
+    async def late(writer: ListWriter, changes: Sequence[Change]) -> int:
+        offset = await append(writer, changes)
+        await go_on.wait()
+        return offset
+
+    monkeypatch.setattr(ListWriter, "append", late)
+    return go_on.set
 
 
 async def test_an_event_is_written_to_the_changelog_and_then_here_with_how_far_its_topic_has_come(house: House) -> None:
-    assert await house.state.apply(at(5), writes(b"1")) is Applied.NOW
+    assert await apply(house.state, at(5), writes(b"1")) is Applied.NOW
 
     rows = [(KEY, b"1"), (progress_key("active_set_events"), pack_int(5))]
     assert house.changelog.rows[0] == rows
@@ -48,130 +71,44 @@ async def test_an_event_is_written_to_the_changelog_and_then_here_with_how_far_i
 async def test_an_event_counts_once_however_often_it_comes(house: House) -> None:
     for _ in range(3):
         for offset in (0, 1):
-            await house.state.apply(at(offset), adds_one)
+            await apply(house.state, at(offset), adds_one)
 
     assert house.disk.open(0).get([KEY]) == [pack_int(2)]
-
-
-async def test_events_of_a_partition_are_applied_one_after_the_other(house: House) -> None:
-    topics = ("media_uploads", "annotation_updates", "active_set_events")
-
-    await asyncio.gather(*(house.state.apply(at(0)._replace(topic=topic), adds_one) for topic in topics))
-
-    assert house.disk.open(0).get([KEY]) == [pack_int(3)]
 
 
 async def test_what_kafka_may_not_have_is_not_shown(house: House) -> None:
     house.changelog.broken = True
 
     with pytest.raises(OSError, match="did not say"):
-        await house.state.apply(at(0), writes(b"1"))
+        await apply(house.state, at(0), writes(b"1"))
 
     assert house.disk.open(0).get([KEY]) == [None]
     assert house.state.position("active_set_events", 0) == 0
 
 
-async def test_what_cannot_be_decided_leaves_everything_as_it_is(house: House) -> None:
-    async def fails(_: Rows) -> list[Change]:
-        raise ValueError("no")
-
-    with pytest.raises(ValueError, match="no"):
-        await house.state.apply(at(0), fails)
-
-    assert house.changelog.rows[0] == []
-    assert await house.state.apply(at(0), writes(b"1")) is Applied.NOW
-
-
 async def test_a_partition_that_is_not_here_or_was_taken_anew_since_is_left_to_its_owner(house: House) -> None:
-    assert await house.state.apply(at(0, partition=9), writes(b"1")) is Applied.ELSEWHERE
-    assert await house.state.apply(at(0, generation=GENERATION - 1), writes(b"1")) is Applied.ELSEWHERE
+    assert await apply(house.state, at(0, partition=9), writes(b"1")) is Applied.ELSEWHERE
+    assert await apply(house.state, at(0, generation=GENERATION - 1), writes(b"1")) is Applied.ELSEWHERE
 
     await house.state.leave()
 
-    assert await house.state.apply(at(0), writes(b"1")) is Applied.ELSEWHERE
+    assert await apply(house.state, at(0), writes(b"1")) is Applied.ELSEWHERE
     with pytest.raises(NotReady):
         house.state.owned(0)
     assert sorted(house.changelog.stopped) == list(range(8))
 
 
-async def test_leaving_waits_for_the_event_in_hand(house: House) -> None:
-    reading, write_on = asyncio.Event(), asyncio.Event()
-
-    async def slow(_: Rows) -> list[Change]:
-        reading.set()
-        await write_on.wait()
-        return [(KEY, b"1")]
-
-    applying = asyncio.ensure_future(house.state.apply(at(0), slow))
-    await reading.wait()
-    waiting = asyncio.ensure_future(house.state.apply(at(1), writes(b"2")))
-    leaving = asyncio.ensure_future(house.state.leave())
-    await asyncio.sleep(0)
-    write_on.set()
-
-    assert await applying is Applied.NOW
-    await leaving
-    assert (KEY, b"1") in house.changelog.rows[0]
-    assert await waiting in (Applied.NOW, Applied.ELSEWHERE)
-    assert ((KEY, b"2") in house.changelog.rows[0]) == (waiting.result() is Applied.NOW)
-
-
-@pytest.mark.parametrize("slow", ["while it decides", "while kafka acknowledges"])
-async def test_an_event_that_takes_too_long_when_its_partition_goes_touches_nothing_here(
-    house: House, monkeypatch: pytest.MonkeyPatch, slow: str
-) -> None:
-    monkeypatch.setattr("tables.partition.LEAVE_S", 0.01)
-    begun, go_on = asyncio.Event(), asyncio.Event()
-    append = ListWriter.append
-
-    async def waits() -> None:
-        begun.set()
-        await go_on.wait()
-
-    async def decide(_: Rows) -> list[Change]:
-        if slow == "while it decides":
-            await waits()
-        return [(KEY, b"late")]
-
-    async def late(writer: ListWriter, changes: Sequence[Change]) -> int:
-        offset = await append(writer, changes)
-        if slow == "while kafka acknowledges":
-            await waits()
-        return offset
-
-    monkeypatch.setattr(ListWriter, "append", late)
-    applying = asyncio.ensure_future(house.state.apply(at(0), decide))
-    await begun.wait()
-    await house.state.leave()
-    go_on.set()
-
-    assert await applying is Applied.ELSEWHERE
-    assert house.disk.open(0).get([KEY]) == [None]
-    assert ((KEY, b"late") in house.changelog.rows[0]) == (slow == "while kafka acknowledges")
-    assert sorted(house.changelog.stopped) == list(range(8))
-
-
-async def test_a_write_that_is_refused_after_its_partition_went_does_not_end_the_worker(house: House) -> None:
-    partition = house.state.owned(0)
-
-    async def decide(_: Rows) -> list[Change]:
-        partition.gone = True
-        raise OSError("fenced")
-
-    assert await house.state.apply(at(0), decide) is Applied.ELSEWHERE
-
-
 @pytest.mark.parametrize("disk", ["the same", "an older one", "an empty one"])
 async def test_a_taken_partition_is_restored_from_its_changelog(house: House, tmp_path: Path, disk: str) -> None:
-    await house.state.apply(at(0), writes(b"1"))
+    await apply(house.state, at(0), writes(b"1"))
     old = Disk(tmp_path / "old")
     old.open(0).write(house.changelog.rows[0][:1], 0)
     old.open(0).origin = house.changelog.origin
     for offset in range(1, 6):
-        await house.state.apply(at(offset), writes(pack_int(offset)))
+        await apply(house.state, at(offset), writes(pack_int(offset)))
     used = {"the same": house.disk, "an older one": old, "an empty one": Disk(tmp_path / "new")}[disk]
 
-    after = State(used, house.changelog)
+    after = new_state(house, used)
     await after.take([0], GENERATION + 1)
 
     assert used.open(0).get([KEY]) == [pack_int(5)]
@@ -183,13 +120,13 @@ async def test_a_taken_partition_is_restored_from_its_changelog(house: House, tm
 async def test_a_store_that_is_not_this_changelogs_is_set_aside_and_restored(
     house: House, tmp_path: Path, wrong: str
 ) -> None:
-    await house.state.apply(at(0), writes(b"1"))
+    await apply(house.state, at(0), writes(b"1"))
     stale = prefix_of("p1", Kind.PROJECT)
     disk = Disk(tmp_path / "used")
     disk.open(0).write([(stale, b"stale")], 7 if wrong == "ahead" else 0)
     disk.open(0).origin = {"ahead": house.changelog.origin, "foreign": "another kafka/changelog"}.get(wrong, "")
 
-    state = State(disk, house.changelog)
+    state = new_state(house, disk)
     await state.take([0], GENERATION + 1)
 
     assert disk.open(0).get([KEY, stale]) == [b"1", None]
@@ -200,28 +137,25 @@ async def test_a_store_that_is_not_this_changelogs_is_set_aside_and_restored(
 
 
 async def test_a_row_that_was_deleted_stays_so_when_it_is_restored(house: House, tmp_path: Path) -> None:
-    async def deletes(_: Rows) -> list[Change]:
-        return [(KEY, None)]
-
-    await house.state.apply(at(0), writes(b"1"))
-    await house.state.apply(at(1), deletes)
+    await apply(house.state, at(0), writes(b"1"))
+    await apply(house.state, at(1), lambda _: [(KEY, None)])
 
     new = Disk(tmp_path / "new")
-    await State(new, house.changelog).take([0], GENERATION + 1)
+    await new_state(house, new).take([0], GENERATION + 1)
 
     assert new.open(0).get([KEY]) == [None]
 
 
 async def test_a_former_owner_cannot_write(house: House, tmp_path: Path) -> None:
-    await State(Disk(tmp_path / "new"), house.changelog).take([0], GENERATION + 1)
+    await new_state(house, Disk(tmp_path / "new")).take([0], GENERATION + 1)
 
     with pytest.raises(OSError, match="did not say"):
-        await house.state.apply(at(0), writes(b"1"))
+        await apply(house.state, at(0), writes(b"1"))
 
     assert house.changelog.rows[0] == []
 
 
-async def test_a_restore_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+async def test_a_restore_that_fails_leaves_nothing_behind(house: House, tmp_path: Path) -> None:
     class Broken(ListChangelog):
         """A changelog that cannot be read."""
 
@@ -230,7 +164,7 @@ async def test_a_restore_that_fails_leaves_nothing_behind(tmp_path: Path) -> Non
             yield
 
     changelog = Broken()
-    state = State(Disk(tmp_path), changelog)
+    state = State(house.settings, Disk(tmp_path / "new"), changelog, no_ends)
 
     with pytest.raises(OSError, match="gone"):
         await state.take([0, 1], GENERATION)
@@ -244,10 +178,210 @@ async def test_whoever_waits_for_an_event_goes_on_when_it_is_applied_or_the_part
     partition = house.state.owned(0)
     waiting = [asyncio.ensure_future(partition.reached("active_set_events", offset)) for offset in (0, 1)]
 
-    await house.state.apply(at(0), writes(b"1"))
+    await apply(house.state, at(0), writes(b"1"))
     await waiting[0]
 
     assert not waiting[1].done()
     await house.state.leave()
     with pytest.raises(NotReady, match="went to another worker"):
         await waiting[1]
+
+
+async def test_an_event_is_folded_on_what_others_made_of_the_row_while_kafka_has_not_acknowledged_it(
+    house: House, acknowledge: Callable[[], None]
+) -> None:
+    topics = ("media_uploads", "annotation_updates", "active_set_events")
+    agents = [asyncio.ensure_future(apply(house.state, at(0, topic=topic), adds_one)) for topic in topics]
+    while not house.changelog.rows[0]:
+        await asyncio.sleep(0)
+
+    assert await asyncio.wait(agents, timeout=0) == (set(), {*agents})
+    assert house.disk.open(0).get([KEY]) == [None]  # nobody sees what could be lost
+    acknowledge()
+    assert [await each for each in agents] == [Applied.NOW] * 3
+
+    assert house.disk.open(0).get([KEY]) == [pack_int(3)]
+
+
+async def test_what_waits_is_found_by_scans_too_and_what_is_deleted_is_not(
+    house: House, acknowledge: Callable[[], None]
+) -> None:
+    rows = [prefix_of("p1", Kind.NAME) + bytes([n]) for n in range(4)]
+    house.disk.open(0).write([(rows[1], b"old"), (rows[2], b"old"), (rows[3], b"old")], 0)
+    partition = house.state.owned(0)
+    await partition.apply(at(0), lambda _: [(rows[0], b"new"), (rows[2], b"new"), (rows[3], None)])
+
+    found = dict(partition.rows.scan(prefix_of("p1", Kind.NAME)))
+
+    assert found == {rows[0]: b"new", rows[1]: b"old", rows[2]: b"new"}
+    assert partition.rows.get(rows) == [b"new", b"old", b"new", None]
+    acknowledge()
+
+
+async def test_what_is_queued_goes_into_one_transaction_and_only_so_much_is_queued(
+    house: House, acknowledge: Callable[[], None]
+) -> None:
+    partition = house.state.owned(0)
+    first = await partition.apply(at(0), adds_one)
+    while not house.changelog.rows[0]:
+        await asyncio.sleep(0)
+    queued = [await partition.apply(at(offset), adds_one) for offset in range(1, GROUP + 1)]
+    one_more = asyncio.ensure_future(partition.apply(at(GROUP + 1), adds_one))
+    await asyncio.sleep(0)
+    assert not one_more.done()
+
+    acknowledge()
+    await asyncio.gather(first, *queued, await one_more)
+
+    assert len(house.changelog.rows[0]) == 3 * 2  # three transactions, each with the row and how far its topic is
+    assert house.disk.open(0).get([KEY]) == [pack_int(GROUP + 2)]
+    assert house.state.position("active_set_events", 0) == GROUP + 2
+
+
+async def test_what_cannot_be_folded_leaves_everything_as_it_is(house: House) -> None:
+    def fails(_: Rows) -> list[Change]:
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        await apply(house.state, at(0), fails)
+
+    assert house.changelog.rows[0] == []
+    assert await apply(house.state, at(0), writes(b"1")) is Applied.NOW
+
+
+async def test_what_an_event_had_published_is_in_kafka_before_it_counts(house: House) -> None:
+    sent: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    applying = await house.state.owned(0).apply(at(0), writes(b"1"), sent)
+
+    assert await asyncio.wait([applying], timeout=0.01) == (set(), {applying})
+    assert house.changelog.rows[0] == []
+    sent.set_result(7)
+
+    assert await applying is Applied.NOW
+
+
+async def test_a_moved_record_counts_once_however_often_it_is_moved(house: House) -> None:
+    def moved(offset: int, *origin: int) -> At:
+        return at(offset)._replace(origin=Origin(*origin))
+
+    came = [moved(0, 3, 70), moved(1, 3, 71), moved(2, 3, 70), moved(3, 5, 70), moved(4, 3, 72)]
+
+    assert [await apply(house.state, each, adds_one) for each in came] == [
+        Applied.NOW,
+        Applied.NOW,
+        Applied.BEFORE,
+        Applied.NOW,
+        Applied.NOW,
+    ]
+
+    assert house.disk.open(0).get([KEY]) == [pack_int(4)]
+    again = new_state(house, house.disk)
+    await again.take([0], GENERATION + 1)
+    partition = again.owned(0)
+    assert (partition.folded("active_set_events"), partition.folded(moved_name("active_set_events", 3))) == (4, 72)
+    assert partition.as_of() == {"active_set_events": 4}
+
+
+async def test_leaving_waits_for_what_is_folded_and_takes_nothing_more(
+    house: House, acknowledge: Callable[[], None]
+) -> None:
+    partition = house.state.owned(0)
+    applying = await partition.apply(at(0), writes(b"1"))
+    leaving = asyncio.ensure_future(house.state.leave())
+    while not partition.closed:
+        await asyncio.sleep(0)
+
+    assert await (await partition.apply(at(1), writes(b"2"))) is Applied.ELSEWHERE
+    acknowledge()
+    await leaving
+
+    assert await applying is Applied.NOW
+    assert house.disk.open(0).get([KEY]) == [b"1"]
+
+
+async def test_an_event_that_kafka_acknowledges_too_late_when_its_partition_went_touches_nothing_here(
+    house: House, acknowledge: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tables.partition.LEAVE_S", 0.01)
+    applying = await house.state.owned(0).apply(at(0), writes(b"late"))
+    while not house.changelog.rows[0]:
+        await asyncio.sleep(0)
+    waiting = [await house.state.owned(0).apply(at(offset), writes(b"later")) for offset in (1, 2)]
+    await house.state.leave()
+    acknowledge()
+
+    assert [await each for each in (applying, *waiting)] == [Applied.ELSEWHERE] * 3
+    assert house.disk.open(0).get([KEY]) == [None]
+    assert (KEY, b"late") in house.changelog.rows[0]
+    assert (KEY, b"later") not in house.changelog.rows[0]
+    assert sorted(house.changelog.stopped) == list(range(8))
+
+
+async def test_nothing_is_folded_on_rows_that_kafka_did_not_take(house: House) -> None:
+    partition = house.state.owned(0)
+    house.changelog.broken = True
+    first = await partition.apply(at(0), writes(b"1"))
+    with pytest.raises(OSError, match="did not say"):
+        await first
+    house.changelog.broken = False
+
+    with pytest.raises(OSError, match="did not say"):
+        await (await partition.apply(at(1), writes(b"2")))
+
+    assert house.changelog.rows[0] == []
+
+
+async def test_a_write_that_is_refused_after_its_partition_went_does_not_end_the_worker(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    partition = house.state.owned(0)
+
+    async def refused(*_: Any) -> int:
+        partition.closed = partition.gone = True
+        raise OSError("fenced")
+
+    monkeypatch.setattr(ListWriter, "append", refused)
+
+    assert await apply(house.state, at(0), writes(b"1")) is Applied.ELSEWHERE
+
+
+async def test_a_partition_has_caught_up_when_all_but_artifacts_are_where_they_ended_when_it_came(house: House) -> None:
+    async def ends(places: Sequence[Place]) -> dict[Place, int]:
+        return dict.fromkeys(places, 5)
+
+    state = State(house.settings, house.disk, house.changelog, ends)
+    await state.take([0], GENERATION + 1)
+
+    assert state.owned(0).targets == dict.fromkeys(NEEDED, 5)
+    assert not state.owned(0).caught_up
+    assert state.owned(0).lag() == dict.fromkeys([*NEEDED, "inference_artifacts"], 5)
+
+
+async def test_a_damaged_file_is_told_and_condemns_its_store_also_when_a_scan_just_ends(tmp_path: Path) -> None:
+    condemned: list[int] = []
+    disk = Disk(tmp_path, condemn=condemned.append)
+    keys = [b"%05d" % n for n in range(20_000)]
+    disk.open(0).write([(key, os.urandom(50)) for key in keys], 0)
+    disk.opened.pop(0).close()
+    [file] = (tmp_path / "0").glob("*.sst")
+    with file.open("r+b") as raw:
+        raw.seek(file.stat().st_size // 2)
+        raw.write(b"\xff" * 64)
+    store = disk.open(0)
+
+    with pytest.raises(CorruptStore, match="damaged"):
+        list(store.scan(b""))
+    with pytest.raises(CorruptStore, match="damaged"):
+        store.get(keys)
+
+    assert condemned == [0, 0]
+
+
+async def test_a_store_whose_partition_went_says_so(house: House) -> None:
+    store = house.disk.open(0)
+    house.disk.opened.pop(0).close()
+
+    with pytest.raises(NotReady, match="its files are closed"):
+        store.get([KEY])
+    with pytest.raises(NotReady, match="its files are closed"):
+        list(store.scan(b""))

@@ -1,34 +1,76 @@
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from yarl import URL
 
+from agents.pulse import Pulse
 from streams.app import new_app
+from streams.errors import CorruptStore
+from streams.offsets import Place
+from streams.overrides import OurApp, now_s
 from streams.settings import Settings
-from tests.worker.conftest import PROJECT, TASK, WORKSPACE, House
+from tests.worker.conftest import HOME, PROJECT, TASK, WORKSPACE, House
 from web import views
+from web.door import Door
 
 Client = TestClient[web.Request, web.Application]
 SAFE = f"/v1/projects/{PROJECT}/active-set"
 MARKS = f"/api/v1/organizations/o/workspaces/{WORKSPACE}/projects/{PROJECT}/datasets/active"
 
 
+class App(OurApp):
+    """An application that looks as if it had joined, and owned all partitions or those it is told."""
+
+    unheard = 0.0
+    others: dict[int, str]
+    joined = True
+    reached: dict[tuple[str, int], int]
+
+    def settled(self) -> bool:
+        return self.joined and super().settled()
+
+    def unheard_s(self) -> float:
+        return self.unheard
+
+    def owner(self, partition: int) -> str | None:
+        return self.others.get(partition, str(self.conf.canonical_url))
+
+    def owned(self) -> list[int]:
+        return [number for number in range(8) if number not in self.others]
+
+    def through(self, topic: str, partition: int, applied: int) -> int:
+        return max(applied + 1, self.reached.get((topic, partition), 0))
+
+
 @pytest.fixture
-async def app() -> Any:
-    """An application that looks as if it had joined."""
+async def app(monkeypatch: pytest.MonkeyPatch) -> App:
+    monkeypatch.setattr("streams.app.OurApp", App)
     app: Any = new_app(Settings(broker="127.0.0.1:1"))
     app.tables.recovery.completed.set()
-    app.rebalancing = False
+    app.rebalancing, app.others, app.reached = False, {}, {}
+    assert isinstance(app, App)
     return app
 
 
 @pytest.fixture
-async def client(app: Any, house: House) -> AsyncIterator[Client]:
-    views.declare(app, house.sets)
+async def door(app: App, house: House) -> AsyncIterator[Door]:
+    for each in house.state.partitions:
+        each.caught_up = True
+    door = Door(app, house.settings, house.state, Pulse(60), house.fatal)
+    yield door
+    await door.close()
+
+
+@pytest.fixture
+async def client(app: App, door: Door, house: House) -> AsyncIterator[Client]:
+    views.declare(door, house.sets)
     app.web.init_server()
-    async with TestClient(TestServer(app.web.web_app)) as client:
+    served: Any = app.web
+    async with TestClient(TestServer(served.web_app)) as client:
         yield client
 
 
@@ -95,22 +137,201 @@ async def test_head_does_not_mark(client: Client, house: House) -> None:
     assert house.published == []
 
 
-@pytest.mark.parametrize("unready", ["rebalancing", "not restored", "not ours"])
+UNREADY: dict[str, Callable[[App, House], object]] = {
+    "it rebalances": lambda app, _: setattr(app, "rebalancing", True),
+    "it has not restored": lambda app, _: setattr(app, "joined", False),
+    "kafka has not heard of it": lambda app, _: setattr(app, "unheard", 10.0),
+    "it has not caught up": lambda _, house: setattr(house.state.owned(HOME), "caught_up", False),
+    "nobody has it": lambda app, _: app.others.update({HOME: None}),  # type: ignore[dict-item]
+    "it is given and not taken": lambda _, house: house.state._owned.clear(),
+}
+
+
+@pytest.mark.parametrize("unready", UNREADY)
 async def test_a_worker_that_may_not_know_says_so_and_never_that_there_is_nothing(
-    app: Any, client: Client, house: House, unready: str
+    app: App, client: Client, house: House, unready: str
 ) -> None:
     await house.tells("m1")
-    if unready == "rebalancing":
-        app.rebalancing = True
-    elif unready == "not restored":
-        app.tables.recovery.completed.clear()
-    else:
-        await house.state.leave()
+    partitions = dict(house.state._owned)
+    UNREADY[unready](app, house)
 
-    for path in (SAFE, MARKS, "/v1/projects/nobody/active-set"):
+    for path in (SAFE, MARKS, SAFE.replace(PROJECT, "project-1"), f"{SAFE}?task_id=unknown"):
         answer = await client.get(path)
         assert (answer.status, answer.headers["Retry-After"]) == (503, "2")
         assert (await answer.json(content_type="application/problem+json"))["error_code"] == "not_ready"
+    assert (await client.get("/readyz")).status == (200 if unready == "nobody has it" else 503)
+    house.state._owned.update(partitions)
+
+
+@pytest.mark.parametrize("path", [SAFE, f"{SAFE}?task_id=unknown"])
+async def test_what_was_true_when_an_answer_was_begun_must_be_so_when_it_is_made(
+    app: App, client: Client, house: House, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await house.tells("m1")
+    shown = house.sets.shown
+
+    async def frozen_meanwhile(*asked: Any) -> Any:
+        try:
+            return await shown(*asked)
+        finally:
+            app.unheard = 10.0
+
+    monkeypatch.setattr(type(house.sets), "shown", staticmethod(frozen_meanwhile))
+
+    assert (await client.get(path)).status == 503
+
+
+async def test_what_kafka_has_of_projects_is_applied_before_one_is_called_unknown(
+    client: Client, house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def one_more(places: list[Place]) -> dict[Place, int]:
+        return dict.fromkeys(places, 1)
+
+    monkeypatch.setattr(house.state, "_ends", one_more)
+    asking = asyncio.ensure_future(client.get(SAFE))
+    await asyncio.wait([asking], timeout=0.05)
+    assert not asking.done()
+
+    await house.tells("m1")
+
+    assert (await asking).status == 200
+
+
+async def test_what_kafka_has_of_projects_and_is_not_applied_soon_makes_nobody_unknown(
+    app: App, client: Client, house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def one_more(places: list[Place]) -> dict[Place, int]:
+        return dict.fromkeys(places, 1)
+
+    monkeypatch.setattr(house.state, "_ends", one_more)
+    monkeypatch.setattr("web.door.HEARSAY_S", 0.05)
+
+    assert (await client.get(SAFE)).status == 503
+    app.reached["staging.project_updates", HOME] = 1  # only a marker of somebody's transaction is there
+    assert (await client.get(SAFE)).status == 404
+
+
+async def test_a_damaged_store_ends_the_worker_and_answers_503(
+    client: Client, house: House, door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    doomed: list[BaseException] = []
+    door.doom = doomed.append
+
+    async def damaged(*_: Any) -> Any:
+        raise CorruptStore("a file of RocksDB is damaged")
+
+    monkeypatch.setattr(type(house.sets), "shown", staticmethod(damaged))
+
+    assert (await client.get(SAFE)).status == 503
+    assert [type(each) for each in doomed] == [CorruptStore]
+
+
+@pytest.fixture
+async def other(app: App) -> AsyncIterator[list[web.Request]]:
+    """Another worker, which owns the project; the requests it got."""
+    got: list[web.Request] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        got.append(request)
+        return web.json_response({"active_set": ["theirs"]}, headers={"Who": "other"})
+
+    served = web.Application()
+    served.router.add_route("*", "/{path:.*}", answer)
+    async with TestServer(served) as server:
+        app.others[HOME] = str(server.make_url("/"))
+        yield got
+
+
+@pytest.mark.parametrize("path", [f"{SAFE}?limit=7", f"{MARKS}?limit=7"])
+async def test_a_request_for_a_project_of_another_worker_is_answered_by_that_one(
+    client: Client, house: House, other: list[web.Request], path: str
+) -> None:
+    answer = await client.get(path)
+
+    assert (answer.status, answer.headers["Who"]) == (200, "other")
+    assert await answer.json() == {"active_set": ["theirs"]}
+    assert [str(each.rel_url) for each in other] == [path]
+    assert house.published == []
+
+
+async def test_a_request_is_forwarded_once_at_most(client: Client, other: list[web.Request]) -> None:
+    answer = await client.get(SAFE, headers={"Activeset-Forwarded": "1"})
+
+    assert answer.status == 503
+    assert other == []
+
+
+async def test_an_owner_that_does_not_answer_is_given_up_when_the_partitions_move(
+    app: App, client: Client, door: Door
+) -> None:
+    asked = asyncio.Event()
+
+    async def never(_: web.Request) -> web.Response:
+        asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    served = web.Application()
+    served.router.add_get("/{path:.*}", never)
+    async with TestServer(served) as server:
+        app.others[HOME] = str(server.make_url("/"))
+        asking = asyncio.ensure_future(client.get(SAFE))
+        await asked.wait()
+
+        door.moved()
+
+        assert (await asking).status == 503
+
+
+async def test_a_wrong_question_is_answered_by_whoever_is_asked(client: Client, other: list[web.Request]) -> None:
+    assert (await client.get(f"{SAFE}?limit=0")).status == 400
+    assert (await client.get("/v1/projects/a%2Fb/active-set")).status == 404
+    assert other == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "body", "status", "code"),
+    [
+        ("GET", SAFE, {"Content-Encoding": "gzip"}, None, 415, "unsupported_media_type"),
+        ("GET", MARKS, {"Content-Encoding": "identity"}, b"x", 415, "unsupported_media_type"),
+        ("GET", SAFE, {}, bytes(65 * 1024), 413, "request_entity_too_large"),
+        ("GET", f"{SAFE}?task_id={'t' * 5000}", {}, None, 414, "request_uri_too_long"),
+        ("POST", SAFE, {}, b"{}", 405, "method_not_allowed"),
+        ("GET", "/v1/nothing", {}, None, 404, "not_found"),
+    ],
+)
+async def test_what_is_not_let_in_is_told_as_a_problem(
+    client: Client, method: str, path: str, headers: dict[str, str], body: bytes | None, status: int, code: str
+) -> None:
+    answer = await client.request(method, URL(path, encoded=True), headers=headers, data=body)
+
+    told = await answer.json(content_type="application/problem+json")
+    assert (answer.status, told["status"], told["error_code"]) == (status, status, code)
+    assert told["message"]
+
+
+async def test_a_bug_is_told_as_a_problem_and_logged(
+    client: Client, house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def buggy(*_: Any) -> Any:
+        raise KeyError("oops")
+
+    monkeypatch.setattr(type(house.sets), "shown", staticmethod(buggy))
+
+    answer = await client.get(SAFE)
+
+    assert (answer.status, answer.content_type) == (500, "application/problem+json")
+    assert "oops" in caplog.text
+
+
+async def test_a_worker_that_does_not_get_on_is_not_live(client: Client, door: Door) -> None:
+    alive: Any = door.alive
+    alive.beat(now_s(), busy=True, done=0)
+    assert (await client.get("/livez")).status == 200
+
+    alive.beat(now_s() + 61, busy=True, done=0)
+
+    assert (await client.get("/livez")).status == 503
 
 
 async def test_ids_may_be_whatever_a_url_can_carry(client: Client, house: House) -> None:

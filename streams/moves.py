@@ -1,0 +1,42 @@
+"""Records in a wrong partition: published again in their own, with a header that tells where they came first.
+
+By it a record counts once, however often it is published again, and is not sent on and on where two programs count
+partitions differently.
+"""
+
+import re
+
+from streams.errors import MalformedEvent
+from streams.record import Headers, Record
+
+MOVED_FROM = "activeset-moved-from"
+
+
+def moved(record: Record, offset: int, home: int) -> Record:
+    """The record as it is published in its own partition: key, value, headers and time are kept.
+
+    >>> moved(Record("t", 3, b"p", b"v", [("trace", b"1")]), 77, 5)[1:]
+    (5, b'p', b'v', [('trace', b'1'), ('activeset-moved-from', b'3:77')], None)
+    """
+    told = f"{record.partition}:{offset}".encode()
+    return record._replace(partition=home, headers=[*record.headers, (MOVED_FROM, told)])
+
+
+def came(record: Record) -> Record:
+    """The record as it came first, before it was moved."""
+    return record._replace(headers=[(name, text) for name, text in record.headers if name != MOVED_FROM])
+
+
+def origin_of(headers: Headers) -> tuple[int, int] | None:
+    """The partition and offset at which a record came first, if it was moved.
+
+    Raises:
+        MalformedEvent: the header is not one of ours.
+    """
+    told = [text for name, text in headers if name == MOVED_FROM]
+    if not told:
+        return None
+    found = re.fullmatch(rb"(\d{1,9}):(\d{1,18})", told[-1] or b"")
+    if found is None:
+        raise MalformedEvent(f"header {MOVED_FROM} must be partition:offset, and is for the workers alone to write")
+    return int(found[1]), int(found[2])

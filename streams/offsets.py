@@ -1,0 +1,56 @@
+"""Where topics end, asked of Kafka over a connection that nothing else uses: it tells also when others are stuck."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+from aiokafka import TopicPartition
+from aiokafka.consumer import AIOKafkaConsumer
+
+ASK_S = 10.0
+
+Place = tuple[str, int]  # a topic's name in Kafka, and a partition
+AskEnds = Callable[[Sequence[Place]], Awaitable[dict[Place, int]]]
+
+
+class Offsets:
+    """A connection to ask by; made when it is needed, and anew after an error."""
+
+    def __init__(self, broker: str) -> None:
+        """Connects to nothing yet."""
+        self._broker = broker
+        self._consumer: AIOKafkaConsumer | None = None
+        self._lock = asyncio.Lock()
+
+    async def ends(self, places: Sequence[Place]) -> dict[Place, int]:
+        """The offset of the record that comes next in each place.
+
+        Raises:
+            KafkaError, OSError, TimeoutError: no answer.
+        """
+        if not places:  # Kafka's client waits for ever for the ends of no partitions
+            return {}
+        async with self._lock:
+            try:
+                async with asyncio.timeout(ASK_S):
+                    consumer = await self._connected()
+                    told = await consumer.end_offsets([TopicPartition(*place) for place in places])
+            except BaseException:
+                await self._close()
+                raise
+        return {(each.topic, each.partition): offset for each, offset in told.items()}
+
+    async def close(self) -> None:
+        """Close the connection."""
+        async with self._lock:
+            await self._close()
+
+    async def _connected(self) -> AIOKafkaConsumer:
+        if self._consumer is None:
+            consumer = self._consumer = AIOKafkaConsumer(bootstrap_servers=self._broker)
+            await consumer.start()
+        return self._consumer
+
+    async def _close(self) -> None:
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            await consumer.stop()

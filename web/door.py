@@ -1,0 +1,177 @@
+"""The door: who may answer for a project now. This worker, if it owns it and knows enough; else it asks the owner.
+
+A worker that was frozen, cut off or late believes to own what others own by now. So nothing is answered unless Kafka
+has heard of this worker since less than the time after which it gives a silent member's partitions to others; that is
+looked at before and after an answer is made, and so is everything else.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from aiohttp import web
+from aiokafka.errors import KafkaError
+from yarl import URL
+
+from streams.app import BODY_BYTES, REBALANCE_S
+from streams.errors import ActivesetError, CorruptStore, NotReady, UnknownProject, UnknownTask
+from streams.overrides import OurApp
+from streams.partition import partition_of
+from streams.settings import Settings
+from tables.partition import Partition
+from tables.state import State
+from web.proxy import Proxy
+
+log = logging.getLogger("activeset.web")
+
+PROJECTS = "project_updates"
+HEARSAY_S = 2.0  # for events to be applied that may tell of what is not known yet
+
+
+class Alive(Protocol):
+    """Whether the worker gets on."""
+
+    @property
+    def stalled(self) -> bool:
+        """Whether it does not."""
+        ...
+
+
+@dataclass
+class Door:
+    """Answers for this worker's projects, and forwards requests for those of others.
+
+    doom: told about an error that must end the worker.
+    """
+
+    app: OurApp
+    settings: Settings
+    state: State
+    alive: Alive
+    doom: Callable[[BaseException], object]
+    proxy: Proxy = field(default_factory=lambda: Proxy(body_bytes=BODY_BYTES))
+
+    def __post_init__(self) -> None:
+        self._moving: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def answer(
+        self,
+        request: web.Request,
+        project: str,
+        answers: Callable[[], Awaitable[web.Response]],
+        patience_s: float,
+    ) -> web.StreamResponse:
+        """The answer to a question about a project, from whichever worker owns it.
+
+        answers: makes it, here. patience_s: how long another worker may take.
+
+        Raises:
+            NotReady: nobody can say now.
+            UnknownProject, UnknownTask, BadQuery: as `answers`.
+        """
+        number = partition_of(project.encode(), self.settings.partitions)
+        self._check_member()
+        owner = self.app.owner(number)
+        if owner != str(self.app.conf.canonical_url):
+            if owner is None or self.proxy.forwarded(request):
+                raise NotReady(f"partition {number}, in which the project is, is on its way to another worker")
+            return await self.proxy.forward(request, URL(owner), patience_s=patience_s, gone=self._moving)
+        partition = self._mine(number)
+        try:
+            answer = await self._here(partition, answers)
+        except ActivesetError:
+            # Also an error is an answer: what is not known here may be known to somebody else by now.
+            self._check_still(partition)
+            raise
+        self._check_still(partition)
+        return answer
+
+    async def _here(self, partition: Partition, answers: Callable[[], Awaitable[web.Response]]) -> web.Response:
+        try:
+            try:
+                return await answers()
+            except (UnknownProject, UnknownTask):
+                await self._hear_more(partition)
+                return await answers()
+        except CorruptStore as why:
+            self.doom(why)
+            raise
+
+    def _check_still(self, partition: Partition) -> None:
+        self._check_member()
+        if self._mine(partition.number) is not partition:
+            raise NotReady(f"partition {partition.number} has gone and come again meanwhile")
+
+    def _check_member(self) -> None:
+        """See that this worker is a member of the group, and that Kafka thinks so, too.
+
+        Raises:
+            NotReady: it is not, or may not be.
+        """
+        if not self.app.settled():
+            raise NotReady("this worker is starting, its partitions are moving, or it is stopping")
+        unheard = self.app.unheard_s()
+        if unheard >= min(self.settings.session_timeout_s, REBALANCE_S):
+            raise NotReady(f"Kafka has not heard of this worker for {unheard:.0f} s, and may have given its work away")
+
+    def _mine(self, number: int) -> Partition:
+        """A partition that this worker may answer for.
+
+        Raises:
+            NotReady: it is not here, or does not know enough yet.
+        """
+        partition = self.state.owned(number)
+        if not partition.caught_up:
+            raise NotReady(f"partition {number} is here and not up to date yet")
+        return partition
+
+    async def _hear_more(self, partition: Partition) -> None:
+        """Wait until what Kafka has of projects is applied: who asks may have just told it.
+
+        Raises:
+            NotReady: it takes too long.
+        """
+        try:
+            async with asyncio.timeout(HEARSAY_S):
+                end = (await self.state.source_ends([partition.number]))[partition.number][PROJECTS]
+                applied = partition.progress.get(PROJECTS, -1)
+                if self.app.through(self.settings.name(PROJECTS), partition.number, applied) < end:
+                    await partition.reached(PROJECTS, end - 1)
+        except (TimeoutError, KafkaError, OSError) as why:
+            raise NotReady("this worker does not know yet all that was told of projects") from why
+
+    def check_ready(self) -> dict[str, Any]:
+        """What this worker answers for.
+
+        Raises:
+            NotReady: it does not know all of it yet.
+        """
+        self._check_member()
+        owned = self.app.owned()
+        for number in owned:
+            self._mine(number)
+        return {"status": "ready", "partitions": owned}
+
+    def check_live(self) -> dict[str, Any]:
+        """That the process is worth keeping.
+
+        Raises:
+            NotReady: it is not.
+        """
+        if self.app.should_stop:
+            raise NotReady("this worker is stopping")
+        if self.alive.stalled:
+            raise NotReady("this worker has something to do and does not get on: it ends in some seconds")
+        return {"status": "live"}
+
+    def moved(self) -> None:
+        """The partitions move: who waits for another worker's answer waits for the wrong one."""
+        if not self._moving.done():
+            self._moving.set_result(None)
+        self._moving = asyncio.get_running_loop().create_future()
+
+    async def close(self) -> None:
+        """Forward no more."""
+        await self.proxy.close()
