@@ -9,12 +9,21 @@ from typing import Any, Self, TypeVar
 
 import msgspec
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import (
+    CorruptRecordException,
+    InvalidTimestampError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    PolicyViolationError,
+    RecordListTooLargeError,
+    RecordTooLargeError,
+    TopicAuthorizationFailedError,
+)
 
 from streams.artifacts import columns
 from streams.chunks import CHUNK_BYTES, Artifacts, chunks, encoded, listed, media_of, packed, text_of
 from streams.decode import MSGPACK, decode, short
-from streams.errors import KafkaUnavailable, MalformedEvent
+from streams.errors import KafkaUnavailable, MalformedEvent, RecordRefused
 from streams.events import OF_TOPIC, ArtifactsInferred
 from streams.media import Medium
 from streams.record import MESSAGE_BYTES, Headers, Record
@@ -22,6 +31,16 @@ from streams.record import MESSAGE_BYTES, Headers, Record
 __all__ = ["Artifacts", "Producer", "Receipt"]
 
 TIMEOUT_S = 30.0  # without an answer from Kafka
+# What Kafka says of records that it will never take.
+REFUSALS = (
+    CorruptRecordException,
+    InvalidTimestampError,
+    MessageSizeTooLargeError,
+    PolicyViolationError,
+    RecordListTooLargeError,
+    RecordTooLargeError,
+    TopicAuthorizationFailedError,
+)
 
 T = TypeVar("T")
 Receipt = dict[str, int]  # the offset of the last record in each topic: an answer's `as_of` has reached it, or not
@@ -34,7 +53,8 @@ class Producer:
 
     Raises:
         MalformedEvent: what was given is no event, as a worker would say of it; nothing of it was sent.
-        KafkaUnavailable: Kafka does not answer, or refuses.
+        RecordRefused: Kafka refuses what was sent, and would again; what is before it may have been taken.
+        KafkaUnavailable: Kafka does not answer.
     """
 
     def __init__(
@@ -172,6 +192,8 @@ class Producer:
             raise RuntimeError("a Producer is used in a block: with Producer(...) as producer")
         try:
             return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        except REFUSALS as why:
+            raise RecordRefused(f"Kafka at {self.broker} refuses what was sent, and would again: {why!r}") from why
         except (KafkaError, OSError, TimeoutError) as why:
             raise KafkaUnavailable(f"Kafka at {self.broker} did not take what was sent: {why!r}") from why
 

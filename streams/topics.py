@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from streams.errors import BadSettings, KafkaUnavailable
@@ -59,7 +60,8 @@ async def declare(settings: Settings) -> None:
 
     Raises:
         KafkaUnavailable: no broker answers, or it refuses to create a topic.
-        BadSettings: a topic has another number of partitions than the setting says, or is missing and may not be made.
+        BadSettings: a topic has another number of partitions than the setting says, is missing and may not be made, or
+            is configured so that it would lose records or refuse what workers write.
     """
     admin = AIOKafkaAdminClient(bootstrap_servers=settings.broker, request_timeout_ms=20_000)
     try:
@@ -87,6 +89,38 @@ async def _declare(admin: AIOKafkaAdminClient, settings: Settings) -> None:
                 f"ACTIVESET_PARTITIONS must be {len(told['partitions'])}, as topic {told['topic']} has them, "
                 f"not {settings.partitions}: the number is fixed once the topics are there"
             )
+    _check(await configs(admin, [settings.name(topic.name) for topic in TOPICS]), settings)
+
+
+def _check(told: dict[str, dict[str, str]], settings: Settings) -> None:
+    """See that topics keep what they must, and take what workers write.
+
+    A record that one topic took and another does not would end one owner of its partition after the other.
+    """
+    for topic in TOPICS:
+        name = settings.name(topic.name)
+        policy = dict(topic.config)["cleanup.policy"]
+        if int(told[name]["max.message.bytes"]) < MESSAGE_BYTES:
+            raise BadSettings(
+                f"topic {name} must have max.message.bytes={MESSAGE_BYTES} or more, "
+                f"not {told[name]['max.message.bytes']}"
+            )
+        if told[name]["cleanup.policy"] != policy:
+            raise BadSettings(f"topic {name} must have cleanup.policy={policy}, not {told[name]['cleanup.policy']}")
+
+
+async def configs(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, dict[str, str]]:
+    """How topics are configured, as far as it matters here."""
+    wanted = dict.fromkeys(("max.message.bytes", "cleanup.policy"))
+    asked = [ConfigResource(ConfigResourceType.TOPIC, name, wanted) for name in names]
+    told: dict[str, dict[str, str]] = {}
+    answers: list[Any] = await admin.describe_configs(asked)
+    for answer in answers:
+        for code, message, _, name, entries in answer.resources:
+            if code:
+                raise for_code(code)(f"topic {name}: {message}")
+            told[name] = {entry[0]: entry[1] for entry in entries}
+    return told
 
 
 async def described(admin: AIOKafkaAdminClient, names: list[str]) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from aiokafka.producer import AIOKafkaProducer
 from streams.record import MESSAGE_BYTES
 from tables.rows import Change
 
+SLICE = 5000  # rows that are read back between two steps of the event loop
 BATCH_BYTES = 1024 * 1024  # a record batch; a row is at most that (agents/decide.py, ROW_BYTES)
 
 
@@ -124,7 +125,7 @@ class Changelog:
             for partition in behind:
                 consumer.seek(partition, positions[partition.partition])
             while behind:
-                for partition, records in (await consumer.getmany(timeout_ms=100)).items():
+                for partition, records in (await consumer.getmany(timeout_ms=100, max_records=SLICE)).items():
                     if strange := [record.offset for record in records if record.headers]:
                         raise ValueError(f"partition {partition.partition}: record {strange[0]} is not one of ours")
                     rows: list[Change] = [(record.key or b"", record.value) for record in records]
