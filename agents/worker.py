@@ -20,7 +20,7 @@ from agents.curate import Curator
 from agents.watch import Watch
 from streams import topics
 from streams.app import new_app
-from streams.errors import BadSettings
+from streams.errors import ActivesetError, BadSettings
 from streams.lock import held_soon
 from streams.offsets import Offsets
 from streams.overrides import OurApp
@@ -186,7 +186,7 @@ async def work(worker: Worker, stopping: "asyncio.Future[Any]") -> int:
     why = worker.fatal.result() if worker.fatal.done() else worker.app.crash_reason
     log.critical("the worker ends: %s", why, exc_info=why)
     # A clean stop would acknowledge the record in hand. Kafka replays it to whoever owns the partition next.
-    return 1
+    return why.exit_status if isinstance(why, ActivesetError) else 1
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 import msgspec
+from aiokafka.errors import KafkaError
 
 from streams.errors import NotReady
 from streams.events import Event, Granted, Pick, Reset
@@ -110,13 +111,17 @@ class ActiveSets:
         """Publish an event and wait until our own agent has applied it: then it is true, and will stay so.
 
         Raises:
-            NotReady: the partition went before that.
+            NotReady: Kafka did not take it, or the partition went before that.
         """
         partition.check()
         record = Record(
             self.settings.name(EVENTS), partition.number, event.project_id.encode(), msgspec.json.encode(event), []
         )
-        await partition.reached(EVENTS, await self.publish(record))
+        try:
+            offset = await self.publish(record)
+        except (KafkaError, OSError) as why:
+            raise NotReady(f"Kafka did not take what was chosen: {why!r}") from why
+        await partition.reached(EVENTS, offset)
 
     def _home(self, project: str) -> Partition:
         return self.state.owned(partition_of(project.encode(), self.settings.partitions))

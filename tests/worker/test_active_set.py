@@ -2,6 +2,7 @@ import asyncio
 import json
 
 import pytest
+from aiokafka.errors import KafkaTimeoutError
 
 from agents.curate import Outcome
 from streams.errors import BadQuery, NotReady, UnknownProject, UnknownTask
@@ -210,6 +211,18 @@ async def test_a_grant_that_our_own_agent_does_not_apply_is_not_answered(
     for answer in await asyncio.gather(*(house.suggested() for _ in range(3)), return_exceptions=True):
         assert isinstance(answer, NotReady)
         assert "could not be marked" in str(answer)
+
+
+async def test_what_kafka_did_not_take_is_not_answered(house: House) -> None:
+    await house.tells("m1")
+
+    async def refuses(_: Record) -> int:
+        raise KafkaTimeoutError("no answer")
+
+    object.__setattr__(house.sets, "publish", refuses)
+
+    with pytest.raises(NotReady, match="Kafka did not take what was chosen"):
+        await house.suggested()
 
 
 async def test_a_request_whose_partition_went_while_it_waited_publishes_nothing(house: House) -> None:

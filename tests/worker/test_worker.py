@@ -76,6 +76,19 @@ async def test_an_error_that_is_fatal_never_returns_to_the_agent(worker: Worker)
     dying.cancel()
 
 
+async def test_a_topic_that_was_given_more_partitions_ends_the_worker(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker.app.assignor, "assigned_actives", lambda: {TP("staging.media_uploads", 8)})
+    taking = asyncio.ensure_future(worker.take([], 1))
+
+    why = await worker.fatal
+
+    assert isinstance(why, BadSettings)
+    assert "ACTIVESET_PARTITIONS is 8, and these topics have more now: staging.media_uploads" in str(why)
+    taking.cancel()
+
+
 async def test_a_record_is_published_when_kafka_has_it_and_not_before(worker: Worker) -> None:
     acknowledged = asyncio.get_running_loop().create_future()
     sent: list[tuple[Any, ...]] = []
