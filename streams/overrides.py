@@ -10,11 +10,13 @@ import logging
 import shutil
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 import faust
 from aiohttp.web import AppRunner
+from aiokafka.errors import IllegalStateError
 from aiokafka.protocol.group import HeartbeatRequest, SyncGroupRequest
 from faust.stores.rocksdb import Store
 from faust.tables.manager import TableManager
@@ -173,7 +175,8 @@ class OurConsumer(Consumer):
         again, self.again = self.again, {}
         mine = self.assignment()
         if back := {tp: offset for tp, offset in again.items() if tp in mine}:
-            await self.seek_wait(back)
+            with suppress(IllegalStateError):  # they have just gone: whoever has them reads them
+                await self.seek_wait(back)
         records = await super()._getmany(active_partitions, timeout)
         self.given.update({tp: part[-1].offset for tp, part in records.items()})
         subscription: Any = self._thread._ensure_consumer()._subscription.subscription
