@@ -28,14 +28,19 @@ def event(project: str) -> bytes:
 
 async def read(kafka: str, topic: str) -> list[tuple[int, bytes, dict[str, bytes]]]:
     """Every record of a topic: partition, value, headers."""
+    return [(each.partition, each.value, dict(each.headers)) for each in await records(kafka, topic)]
+
+
+async def records(kafka: str, topic: str) -> list[Any]:
+    """Every record of a topic, as Kafka's client gives it."""
     async with AIOKafkaConsumer(bootstrap_servers=kafka, auto_offset_reset="earliest") as consumer:
         partitions = [TopicPartition(topic, partition) for partition in ALL]
         consumer.assign(partitions)
         ends = await consumer.end_offsets(partitions)
-        records = []
+        records: list[Any] = []
         while any([await consumer.position(each) < ends[each] for each in partitions]):
             for got in (await consumer.getmany(timeout_ms=200)).values():
-                records += [(record.partition, record.value, dict(record.headers)) for record in got]
+                records += got
         return records
 
 
