@@ -122,7 +122,8 @@ def fold_grant(event: Granted, rows: Rows, offset: int) -> list[Change]:
     """The media that nobody holds become the asker's: the log alone decides, the first live holder keeps a medium.
 
     Live is what had not run out when the event was published, was not swept away by a reset, and is of the medium as it
-    was uploaded last: when it was deleted is in the event, for that is another topic's to tell.
+    was uploaded last: when it was deleted is in the event, for that is another topic's to tell. A deletion that comes
+    late, and is older than the upload, ends nothing.
     """
     prefix = prefix_of(event.project_id, Kind.GRANT)
     keys = [prefix + medium_bytes(pick.medium) for pick in event.media]
@@ -134,8 +135,9 @@ def fold_grant(event: Granted, rows: Rows, offset: int) -> list[Change]:
     for pick, key, row in zip(event.media, keys, rows.get(keys), strict=True):
         deleted_at = -1 if pick.deleted_at is None else pick.deleted_at
         held = np.frombuffer(row or b"", GRANT)
-        if not (live(held, reset, event.timestamp) & (held["deleted_at"] >= deleted_at)).any():
-            changes.append((key, np.array((offset, deleted_at, until, holder), GRANT).tobytes()))
+        if not (live(held, reset, event.timestamp) & (held["uploaded_at"] > deleted_at)).any():
+            uploaded_at = event.timestamp if pick.uploaded_at is None else pick.uploaded_at
+            changes.append((key, np.array((offset, uploaded_at, until, holder), GRANT).tobytes()))
     return changes
 
 

@@ -72,7 +72,8 @@ class Watch:
                 each.caught_up = True
         behind = any(self._through(each, topic) < end for each in partitions for topic, end in each.ends.items())
         lost = self.app.unheard_s() > self.settings.session_timeout_s
-        busy = not self.app.settled() or lost or behind or not self._answered
+        missing = {*self.app.owned()} - {each.number for each in partitions}
+        busy = not self.app.settled() or lost or bool(missing) or behind or not self._answered
         done = self.state.restored + sum(sum(each.progress.values()) for each in partitions)
         self.pulse.beat(now_s(), busy=busy, done=done)
         return not self.app.settled() or not all(each.caught_up for each in partitions)

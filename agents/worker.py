@@ -36,6 +36,7 @@ from web.door import Door
 log = logging.getLogger("activeset.worker")
 
 STOP_S = 13.0  # with what comes before and after it, less than 15
+ASK_S = 0.1
 HANDOVER_S = 15.0  # a worker that was told to stop may still have the folder for so long
 
 
@@ -75,9 +76,14 @@ class Worker:
         """Take over and restore partitions; what prevents that ends the worker."""
         try:
             self._check_partitions()
-            await self.state.take(partitions, generation)
+            await self.state.take(partitions, generation, self.member)
         except Exception as why:  # noqa: BLE001 - told to the worker, which ends
             await self.die(why)
+
+    async def member(self) -> None:
+        """Wait until Kafka takes this worker for a member; another rebalance, which comes if it does not, ends that."""
+        while self.app.unheard_s() >= self.door.silent_s:
+            await asyncio.sleep(ASK_S)
 
     def _check_partitions(self) -> None:
         """See that no topic has been given more partitions: records would be sent to and fro.
@@ -235,12 +241,13 @@ async def start(worker: Worker) -> None:
 
 async def end(worker: Worker, starting: asyncio.Task[None], watching: asyncio.Task[None]) -> int:
     """Finish the records in hand, commit and leave the group: 0, or 1 if that does not end within 13 s."""
-    told = ", ".join(f"{count} {what}" for what, count in sorted(worker.counts.items()))
-    log.info("stopping; records since the start: %s", told or "none")
+    log.info("stopping")
     watching.cancel()
     try:
         async with asyncio.timeout(STOP_S):
             await finish(worker)
+            told = ", ".join(f"{count} {what}" for what, count in sorted(worker.counts.items()))
+            log.info("records since the start: %s", told or "none")
             await worker.app.stop()
             await starting
             await worker.state.leave()

@@ -157,12 +157,17 @@ class ArtifactsInferred(Event, frozen=True, kw_only=True):
 
 
 class Pick(msgspec.Struct, frozen=True, kw_only=True):
-    """A medium that was chosen, with its place."""
+    """A medium that was chosen, with its place.
+
+    uploaded_at: which of its uploads the grant is of, when the event happened if none is told; a deletion that is not
+        older ends it. deleted_at: when it was deleted before that; grants of an earlier upload count no more.
+    """
 
     medium: Medium
     rank: Annotated[int, Meta(ge=1)]
     score: float
-    deleted_at: Timestamp | None = None  # before it was uploaded again: what was granted before then counts no more
+    uploaded_at: Timestamp | None = None
+    deleted_at: Timestamp | None = None
 
 
 class Granted(Event, frozen=True, kw_only=True, tag_field="change", tag="granted"):

@@ -5,7 +5,7 @@ and from then on Kafka refuses what a former owner still sends.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from aiokafka import TopicPartition
@@ -17,6 +17,9 @@ from streams.record import MESSAGE_BYTES
 from tables.rows import Change
 
 SLICE = 5000  # rows that are read back between two steps of the event loop
+# Returns when Kafka takes this worker for a member of the group, as it is.
+Member = Callable[[], Awaitable[object]]
+
 BATCH_BYTES = 1024 * 1024  # a record batch; a row is at most that (agents/decide.py, ROW_BYTES)
 
 
@@ -35,8 +38,12 @@ class Writer:
             request_timeout_ms=20_000,
         )
 
-    async def start(self) -> None:
-        """Take the partition over: nobody who had it before can write to it any more."""
+    async def start(self, member: Member) -> None:
+        """Take the partition over: nobody who had it before can write to it any more.
+
+        member: waited for first. Who was frozen since it was given the partition would shut out whoever has it by now.
+        """
+        await member()
         await self._producer.start()
 
     async def stop(self) -> None:

@@ -145,7 +145,7 @@ class Pool:
     def taken(self, now: int) -> Mask:
         """Which media somebody has: suggested, or leased until later than now (milliseconds since the epoch)."""
         grants = self._grants()
-        there = (grants["offset"] >= 0) & (grants["deleted_at"] >= self.removed())
+        there = (grants["offset"] >= 0) & (grants["uploaded_at"] > self.removed())
         taken: Mask = there & live(grants, self.reset, now)
         return taken
 
@@ -162,6 +162,10 @@ class Pool:
         """Where the last reset of suggestions stands in its topic; -1 if there was none."""
         told = self.rows(Kind.RESET).get(b"")
         return -1 if told is None else unpack_int(told)
+
+    def uploaded(self, medium: bytes) -> int:
+        """When a medium that exists was uploaded."""
+        return UploadRow.unpack(self.rows(Kind.UPLOAD)[medium[:HASH_BYTES]]).at
 
     def holder(self, medium: bytes) -> int:
         """The hash of the request that a medium was granted to; 0 for none."""

@@ -64,10 +64,11 @@ class Order:
 class Place:
     """A medium in the order (its 12 bytes), and why it stands there.
 
-    deleted_at: when it was deleted, before it was uploaded again; none if it never was.
+    uploaded_at: when it was uploaded last; deleted_at: when it was deleted before that, none if it never was.
     """
 
     medium: bytes
+    uploaded_at: int
     deleted_at: int | None
     rank: int
     score: float
@@ -111,17 +112,21 @@ class Ranking:
         order, media = self.order(task_id), self.pool.media()
         free = order.best[~self.pool.taken(now)[order.best]][:limit]
         removed = self.pool.removed()[free]
-        return [
-            Place(
-                medium=bytes(media[place]).ljust(MEDIUM_BYTES, b"\0"),
-                deleted_at=int(removed[rank - 1]) if removed[rank - 1] >= 0 else None,
-                rank=rank,
-                score=float(order.score[place]),
-                tier=TIERS[int(order.tier[place])],
-                reasons=[self._reason(task, scores, place) for task, scores in order.of_task.items()],
+        places = []
+        for rank, place in enumerate(free, 1):
+            medium = bytes(media[place]).ljust(MEDIUM_BYTES, b"\0")
+            places.append(
+                Place(
+                    medium=medium,
+                    uploaded_at=self.pool.uploaded(medium),
+                    deleted_at=int(removed[rank - 1]) if removed[rank - 1] >= 0 else None,
+                    rank=rank,
+                    score=float(order.score[place]),
+                    tier=TIERS[int(order.tier[place])],
+                    reasons=[self._reason(task, scores, place) for task, scores in order.of_task.items()],
+                )
             )
-            for rank, place in enumerate(free, 1)
-        ]
+        return places
 
     def _reason(self, task: str, scores: Scores, place: int) -> dict[str, Any]:
         if scores.tier[place] == UNSCORED:

@@ -110,8 +110,8 @@ def whole_bytes(medium: Image | Video) -> bytes:
 # Fixed-width rows, so that all of a project decode as one array.
 STATES = ("none", "partially_annotated", "annotated", "to_revisit")
 STATE = np.dtype([("at", "<i8"), ("state", "u1"), ("user", "<u8")])
-# `deleted_at`: when the medium was deleted before, -1 if never; no clock tells whether a grant is of what it is now.
-GRANT = np.dtype([("offset", "<i8"), ("deleted_at", "<i8"), ("until", "<i8"), ("holder", "<u8")])
+# `uploaded_at`: which of the medium's uploads it is of; no clock tells whether that is what the medium is now.
+GRANT = np.dtype([("offset", "<i8"), ("uploaded_at", "<i8"), ("until", "<i8"), ("holder", "<u8")])
 FOREVER = int(np.iinfo(np.int64).max)  # a grant without an end
 # The utilities that artifacts allow, whichever count when ranking; NaN where there is none.
 UTILITIES = ("margin", "fre_class_agnostic")

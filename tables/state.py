@@ -17,7 +17,7 @@ from streams.errors import NotReady
 from streams.offsets import AskEnds
 from streams.settings import Settings
 from streams.topics import CHANGELOG, SOURCES
-from tables.batch import Changelog, Ends
+from tables.batch import Changelog, Ends, Member
 from tables.partition import Partition
 from tables.store import FaustStores, Stores
 
@@ -44,7 +44,7 @@ class State:
         self.restored = 0
         self._owned: dict[int, Partition] = {}
 
-    async def take(self, partitions: Iterable[int], generation: int) -> None:
+    async def take(self, partitions: Iterable[int], generation: int, member: Member) -> None:
         """Take over partitions: shut out who wrote them before, and restore what is missing here from the changelog.
 
         Whatever ends it, also another rebalance, leaves nothing behind.
@@ -55,7 +55,8 @@ class State:
             for number in partitions
         }
         try:
-            started = await asyncio.gather(*(each.writer.start() for each in taken.values()), return_exceptions=True)
+            starting = [each.writer.start(member) for each in taken.values()]
+            started = await asyncio.gather(*starting, return_exceptions=True)
             for why in filter(None, started):
                 raise why
             if taken:  # Kafka's client waits for ever for the ends of no partitions

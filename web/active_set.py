@@ -92,6 +92,7 @@ class ActiveSets:
                         medium=medium_of(each, uploads[each.medium[:HASH_BYTES]]),
                         rank=each.rank,
                         score=each.score,
+                        uploaded_at=each.uploaded_at,
                         deleted_at=each.deleted_at,
                     )
                     for each in places

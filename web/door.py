@@ -104,6 +104,11 @@ class Door:
         if self._mine(partition.number) is not partition:
             raise NotReady(f"partition {partition.number} has gone and come again meanwhile")
 
+    @property
+    def silent_s(self) -> float:
+        """Seconds after which Kafka may have given a silent member's work away."""
+        return min(float(self.settings.session_timeout_s), REBALANCE_S)
+
     def _check_member(self) -> None:
         """See that this worker is a member of the group, and that Kafka thinks so, too.
 
@@ -113,7 +118,7 @@ class Door:
         if not self.app.settled():
             raise NotReady("this worker is starting, its partitions are moving, or it is stopping")
         unheard = self.app.unheard_s()
-        if unheard >= min(self.settings.session_timeout_s, REBALANCE_S):
+        if unheard >= self.silent_s:
             raise NotReady(f"Kafka has not heard of this worker for {unheard:.0f} s, and may have given its work away")
 
     def _mine(self, number: int) -> Partition:

@@ -8,6 +8,7 @@ from agents.decide import ROW_BYTES
 from streams.record import MESSAGE_BYTES
 from tables.batch import Changelog
 from tables.rows import Change
+from tests.worker.conftest import a_member
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ async def read(changelog: Changelog, position: int = 0) -> list[Change]:
 
 async def test_rows_are_read_as_they_were_written_and_from_any_place_on(changelog: Changelog) -> None:
     writer = changelog.writer(0)
-    await writer.start()
+    await writer.start(a_member)
 
     first = await writer.append([(b"a", b"1"), (b"b", None)])
     second = await writer.append([(b"c", b"3")])
@@ -45,7 +46,7 @@ async def test_the_rows_of_an_event_may_be_more_than_one_batch(changelog: Change
     rows: list[Change] = [(b"%d" % n, bytes(100_000)) for n in range(48)]
     rows += [(b"the largest", bytes(ROW_BYTES)), (b"and one more", bytes(ROW_BYTES))]
     writer = changelog.writer(0)
-    await writer.start()
+    await writer.start(a_member)
 
     assert await writer.append(rows) == 49
 
@@ -61,9 +62,9 @@ async def not_told_twice() -> None:
 
 async def test_a_former_writer_is_refused_once_another_has_started(changelog: Changelog, not_told_twice: None) -> None:
     former, latter = changelog.writer(0), changelog.writer(0)
-    await former.start()
+    await former.start(a_member)
     await former.append([(b"a", b"1")])
-    await latter.start()
+    await latter.start(a_member)
     await latter.append([(b"a", b"2")])
 
     with pytest.raises(KafkaError):
@@ -76,12 +77,12 @@ async def test_a_former_writer_is_refused_once_another_has_started(changelog: Ch
 
 async def test_what_a_writer_left_unfinished_is_never_read(changelog: Changelog, not_told_twice: None) -> None:
     former, latter = changelog.writer(0), changelog.writer(0)
-    await former.start()
+    await former.start(a_member)
     kafka = former._producer
     await kafka.begin_transaction()
     await kafka.send_and_wait(former.topic, b"half", b"a", partition=0)
 
-    await latter.start()
+    await latter.start(a_member)
     await latter.append([(b"b", b"whole")])
 
     await former.stop()

@@ -72,6 +72,7 @@ class Fleet:
     done: list[str] = field(default_factory=list)
     programs: list[Program] = field(default_factory=list)
     statuses: Counter[int] = field(default_factory=Counter)
+    disks: list[tuple[str, dict[int, oracle.Kept]]] = field(default_factory=list)  # as they were found
 
     def note(self, what: str) -> None:
         """Write down what was done, and when."""
@@ -105,6 +106,11 @@ class Fleet:
         with suppress(ProcessLookupError):
             program.process.kill()
         await program.ends()
+        self.find(place, "when it was killed")
+
+    def find(self, place: Place, when: str) -> None:
+        """Look at a worker's disk while nobody uses it."""
+        self.disks.append((f"{place.name}'s disk {when}", oracle.rows(place.folder)))
 
     def empty(self, place: Place) -> None:
         """Take a worker's disk away."""
@@ -221,6 +227,8 @@ async def settled(fleet: Fleet, load: Load) -> None:
     await eventually(fleet, lambda: consumed(fleet, load.projects))
     fleet.note("all is applied")
     await asyncio.gather(*(fleet.leave(place) for place in fleet.running))
+    for place in fleet.places:
+        fleet.find(place, "in the end")
 
 
 async def eventually(fleet: Fleet, true: Callable[[], Awaitable[bool]]) -> None:
@@ -247,11 +255,11 @@ def findings(fleet: Fleet, watch: Watch, wanted: oracle.Folded) -> list[str]:
         if progress != wanted.last.get(number, {}):
             found.append(f"partition {number}: applied up to {progress}, and there is {wanted.last.get(number)}")
     furthest = dict.fromkeys(ALL, -1)
-    for place in fleet.places:
-        for number, disk in oracle.rows(place.folder).items():
+    for whose, disks in fleet.disks:
+        for number, disk in disks.items():
             furthest[number] = max(furthest[number], disk.offset)
             there = changelog.kept(number, disk.offset)
-            where = f"{place.name}'s disk at {disk.offset}"
+            where = f"{whose}, which is at {disk.offset}"
             found.append(unlike(where, {number: disk.rows}, "the changelog there", {number: there.rows}))
             if disk.progress != there.progress:
                 found.append(f"partition {number}: {where} has applied {disk.progress}, the changelog {there.progress}")
@@ -297,7 +305,8 @@ async def test_joins_and_leaves_of_three_workers_under_load_apply_every_event_on
 
     assert fleet.statuses.keys() == {0}
     wanted = oracle.folded(fleet.kafka, fleet.prefix)
-    assert not findings(fleet, watch, wanted)
+    found = findings(fleet, watch, wanted)
+    assert not found, "\n".join(found)
     told = sum((outcomes(program) for program in fleet.programs), Counter[str]())
     log.warning("outcomes: %s", dict(told))
     counted, records = told["heard"] + told["moved"] + told["rejected"], wanted.records - wanted.repeated
@@ -319,7 +328,9 @@ async def test_kills_and_freezes_of_three_workers_under_load_lose_nothing(fleet:
     await settled(fleet, load)
 
     assert fleet.statuses.keys() <= {0, 1}
-    assert not findings(fleet, watch, oracle.folded(fleet.kafka, fleet.prefix))
+    assert not [each for each in fleet.done if "BY ITSELF" in each]  # who was not frozen has no reason to end
+    found = findings(fleet, watch, oracle.folded(fleet.kafka, fleet.prefix))
+    assert not found, "\n".join(found)
     assert watch.handed
 
 

@@ -17,7 +17,7 @@ from streams.offsets import Place
 from streams.partition import partition_of
 from streams.record import Record
 from streams.settings import Settings
-from tables.batch import Changelog, Ends, Slice, Writer
+from tables.batch import Changelog, Ends, Member, Slice, Writer
 from tables.rows import Change
 from tables.state import State
 from tables.store import Store
@@ -36,7 +36,8 @@ class ListWriter(Writer):
     def __init__(self, changelog: "ListChangelog", partition: int) -> None:
         self.changelog, self.partition = changelog, partition
 
-    async def start(self) -> None:
+    async def start(self, member: Member) -> None:
+        await member()
         self.changelog.owner[self.partition] = self
 
     async def stop(self) -> None:
@@ -207,6 +208,10 @@ def message(record: Record, offset: int = 0, generation: int | None = GENERATION
     )
 
 
+async def a_member() -> None:
+    """Kafka takes the worker for a member."""
+
+
 async def no_ends(places: Sequence[Place]) -> dict[Place, int]:
     """Topics in which there is nothing."""
     return dict.fromkeys(places, 0)
@@ -218,6 +223,6 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
     disk, changelog = Disk(tmp_path), ListChangelog()
     settings = Settings(topic_prefix="staging.")
     state = State(settings, disk, changelog, no_ends)
-    await state.take(range(8), GENERATION)
+    await state.take(range(8), GENERATION, a_member)
     yield House(settings, state, changelog, disk)
     await state.leave()

@@ -8,7 +8,7 @@ from agents.curate import Outcome
 from streams.errors import BadQuery, NotReady, UnknownProject, UnknownTask
 from streams.record import Record
 from tables.state import State
-from tests.worker.conftest import GENERATION, HOME, NOW, PROJECT, TASK, WORKSPACE, Disk, House, no_ends
+from tests.worker.conftest import GENERATION, HOME, NOW, PROJECT, TASK, WORKSPACE, Disk, House, a_member, no_ends
 from web.query import Query
 
 EVERY = Query(None, 100)
@@ -294,6 +294,16 @@ async def test_what_is_deleted_is_not_served_until_it_is_uploaded_again(house: H
         await house.shown()
 
 
+async def test_a_deletion_that_comes_late_and_is_older_than_the_upload_frees_nothing(house: House) -> None:
+    await house.tells("m1", "m2")
+    await house.suggested()
+
+    await house.says("media_deletions", **DELETED, timestamp=NOW - 10)
+
+    assert await house.shown() == []
+    assert len(await house.suggested()) == 2  # nothing was left, and so all begins anew
+
+
 async def test_what_was_told_of_a_medium_before_it_was_deleted_does_not_come_back_with_it(house: House) -> None:
     await house.tells("m1", "m2")
     await house.says("model_activations", task_id=TASK, model_id="model-1")
@@ -432,6 +442,6 @@ async def test_another_worker_answers_the_same_from_the_changelog_alone(house: H
 
     other = Disk(house.disk.folder / "other")
     state = State(house.settings, other, house.changelog, no_ends)
-    await state.take(range(8), GENERATION + 1)
+    await state.take(range(8), GENERATION + 1, a_member)
 
     assert await House(house.settings, state, house.changelog, other).sets.shown(PROJECT, EVERY) == before

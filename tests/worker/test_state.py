@@ -13,7 +13,7 @@ from tables.batch import Slice
 from tables.partition import GROUP, Applied, At, Fold, Origin
 from tables.rows import Change, Kind, Rows, moved_name, pack_int, prefix_of, progress_key, unpack_int
 from tables.state import NEEDED, State
-from tests.worker.conftest import GENERATION, Disk, House, ListChangelog, ListWriter, no_ends
+from tests.worker.conftest import GENERATION, Disk, House, ListChangelog, ListWriter, a_member, no_ends
 
 KEY = prefix_of("p1", Kind.RESET)
 
@@ -109,7 +109,7 @@ async def test_a_taken_partition_is_restored_from_its_changelog(house: House, tm
     used = {"the same": house.disk, "an older one": old, "an empty one": Disk(tmp_path / "new")}[disk]
 
     after = new_state(house, used)
-    await after.take([0], GENERATION + 1)
+    await after.take([0], GENERATION + 1, a_member)
 
     assert used.open(0).get([KEY]) == [pack_int(5)]
     assert used.open(0).offset == len(house.changelog.rows[0]) - 1
@@ -127,7 +127,7 @@ async def test_a_store_that_is_not_this_changelogs_is_set_aside_and_restored(
     disk.open(0).origin = {"ahead": house.changelog.origin, "foreign": "another kafka/changelog"}.get(wrong, "")
 
     state = new_state(house, disk)
-    await state.take([0], GENERATION + 1)
+    await state.take([0], GENERATION + 1, a_member)
 
     assert disk.open(0).get([KEY, stale]) == [b"1", None]
     assert disk.open(0).origin == house.changelog.origin
@@ -141,13 +141,30 @@ async def test_a_row_that_was_deleted_stays_so_when_it_is_restored(house: House,
     await apply(house.state, at(1), lambda _: [(KEY, None)])
 
     new = Disk(tmp_path / "new")
-    await new_state(house, new).take([0], GENERATION + 1)
+    await new_state(house, new).take([0], GENERATION + 1, a_member)
 
     assert new.open(0).get([KEY]) == [None]
 
 
+async def test_a_worker_that_kafka_may_have_forgotten_shuts_nobody_out(house: House, tmp_path: Path) -> None:
+    async def not_yet() -> None:
+        await asyncio.Event().wait()
+
+    zombie = new_state(house, Disk(tmp_path / "new"))
+    taking = asyncio.ensure_future(zombie.take([0], GENERATION + 1, not_yet))
+    await asyncio.wait([taking], timeout=0.05)
+
+    assert await apply(house.state, at(0), writes(b"1")) is Applied.NOW
+
+    taking.cancel()  # another rebalance
+    with pytest.raises(asyncio.CancelledError):
+        await taking
+    with pytest.raises(NotReady):
+        zombie.owned(0)
+
+
 async def test_a_former_owner_cannot_write(house: House, tmp_path: Path) -> None:
-    await new_state(house, Disk(tmp_path / "new")).take([0], GENERATION + 1)
+    await new_state(house, Disk(tmp_path / "new")).take([0], GENERATION + 1, a_member)
 
     with pytest.raises(OSError, match="did not say"):
         await apply(house.state, at(0), writes(b"1"))
@@ -167,7 +184,7 @@ async def test_a_restore_that_fails_leaves_nothing_behind(house: House, tmp_path
     state = State(house.settings, Disk(tmp_path / "new"), changelog, no_ends)
 
     with pytest.raises(OSError, match="gone"):
-        await state.take([0, 1], GENERATION)
+        await state.take([0, 1], GENERATION, a_member)
 
     assert sorted(changelog.stopped) == [0, 1]
     with pytest.raises(NotReady):
@@ -276,7 +293,7 @@ async def test_a_moved_record_counts_once_however_often_it_is_moved(house: House
 
     assert house.disk.open(0).get([KEY]) == [pack_int(4)]
     again = new_state(house, house.disk)
-    await again.take([0], GENERATION + 1)
+    await again.take([0], GENERATION + 1, a_member)
     partition = again.owned(0)
     assert (partition.folded("active_set_events"), partition.folded(moved_name("active_set_events", 3))) == (4, 72)
     assert partition.as_of() == {"active_set_events": 4}
@@ -350,7 +367,7 @@ async def test_a_partition_has_caught_up_when_all_but_artifacts_are_where_they_e
         return dict.fromkeys(places, 5)
 
     state = State(house.settings, house.disk, house.changelog, ends)
-    await state.take([0], GENERATION + 1)
+    await state.take([0], GENERATION + 1, a_member)
 
     assert state.owned(0).targets == dict.fromkeys(NEEDED, 5)
     assert not state.owned(0).caught_up
