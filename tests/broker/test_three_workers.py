@@ -454,6 +454,25 @@ async def test_a_worker_frozen_between_reading_and_sending_changes_nothing_when_
     assert wanted.rows[HOME]
 
 
+async def test_a_worker_frozen_while_it_takes_over_shuts_nobody_out_when_it_wakes(
+    kafka: str, prefix: str, start: Start, fleet: Fleet
+) -> None:
+    about = {"broker": kafka, "topic_prefix": prefix}
+    healthy = await start(*WORKER, **about)
+    await until(partial(owns_all, healthy), healthy)
+    frozen = await start("tests.faults", "take", "1", "freeze", "worker", **about)
+    fleet.programs.append(frozen)  # which ends it also where it is frozen
+    await frozen.says("fault: freeze at take")
+    await until(partial(owns_all, healthy), healthy)
+
+    frozen.process.send_signal(signal.SIGCONT)
+    await until(partial(woken, frozen, healthy), healthy)  # which fails if the healthy one ends
+
+    assert await frozen.stop() == 0
+    await until(partial(owns_all, healthy), healthy)
+    assert await healthy.stop() == 0
+
+
 FROZEN = "fault: freeze at send"
 
 
