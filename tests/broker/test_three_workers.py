@@ -455,22 +455,26 @@ async def test_a_worker_frozen_between_reading_and_sending_changes_nothing_when_
 
 
 async def test_a_worker_frozen_while_it_takes_over_shuts_nobody_out_when_it_wakes(
-    kafka: str, prefix: str, start: Start, fleet: Fleet
+    kafka: str, prefix: str, start: Start, fleet: Fleet, seed: int
 ) -> None:
-    about = {"broker": kafka, "topic_prefix": prefix}
-    healthy = await start(*WORKER, **about)
-    await until(partial(owns_all, healthy), healthy)
-    frozen = await start("tests.faults", "take", "1", "freeze", "worker", **about)
-    fleet.programs.append(frozen)  # which ends it also where it is frozen
-    await frozen.says("fault: freeze at take")
-    await until(partial(owns_all, healthy), healthy)
+    load = Load(kafka, prefix, seed)
+    healthy = fleet.places[:2]
+    for place in healthy:
+        await fleet.join(place)
+    await eventually(fleet, fleet.shared)
+    await asyncio.to_thread(load.begin)
 
-    frozen.process.send_signal(signal.SIGCONT)
-    await until(partial(woken, frozen, healthy), healthy)  # which fails if the healthy one ends
+    with load.running(2 * RATE, count=int(44 * RATE)) as sending:  # who was shut out finds out when it writes
+        frozen = await start("tests.faults", "take", "1", "freeze", "worker", broker=kafka, topic_prefix=prefix)
+        fleet.programs.append(frozen)  # which ends it also where it is frozen
+        await frozen.says("fault: freeze at take")
+        await eventually(fleet, fleet.shared)
+        frozen.process.send_signal(signal.SIGCONT)
+        await until(lambda: not sending.is_alive(), frozen)
 
     assert await frozen.stop() == 0
-    await until(partial(owns_all, healthy), healthy)
-    assert await healthy.stop() == 0
+    await eventually(fleet, fleet.shared)
+    assert not [each for each in fleet.done if "BY ITSELF" in each]
 
 
 FROZEN = "fault: freeze at send"
