@@ -13,7 +13,7 @@ from faust.types.tuples import Message
 
 from agents.decide import decide
 from streams.decode import decode
-from streams.errors import MalformedEvent, NotReady
+from streams.errors import REFUSALS, MalformedEvent, NotReady
 from streams.moves import moved, origin_of
 from streams.partition import partition_of
 from streams.record import Record
@@ -163,7 +163,7 @@ class Curator:
         """What becomes of a record, what it does to the rows, and what was sent on because of it."""
         event = decode(record, at.topic)
         home = partition_of(event.project_id.encode(), self.settings.partitions)
-        origin = origin_of(record.headers)
+        origin = origin_of(record.headers, self.state.origin)
         if home == at.partition:
             fold = await decide(event, partition.rows, at.offset, self.count)
             return Outcome.HEARD, at._replace(origin=None if origin is None else Origin(*origin)), fold, None
@@ -172,8 +172,12 @@ class Curator:
                 f"it was moved from partition {origin[0]} to {at.partition}, and belongs to {home}: "
                 "somebody counts other partitions than we do"
             )
-        sent = await self.send(moved(record, at.offset, home))
-        return Outcome.MOVED, at, nothing, sent
+        # One by one: what follows one that could not be moved must not come before it.
+        try:
+            await (await self.send(moved(record, at.offset, home, self.state.origin)))
+        except REFUSALS as why:
+            raise MalformedEvent(f"it belongs to partition {home}, where Kafka does not take it: {why!r}") from why
+        return Outcome.MOVED, at, nothing, None
 
 
 def done(outcome: Outcome) -> "asyncio.Future[Outcome]":

@@ -6,15 +6,20 @@ itself: whoever runs it must know, and it must end, so that others take its part
 
 from dataclasses import dataclass
 
+LOOK_S = 15.0  # longer than a look at the worker may take
+
 
 @dataclass
 class Pulse:
-    """How long a worker has had something to do without getting anything done."""
+    """How long a worker, or a part of it, has had something to do without getting anything done.
+
+    stalled_s: seconds; of those between two looks few count, for the worker itself may have been frozen or asleep.
+    """
 
     stall_s: float
-    _since: float | None = None
-    _done: int = 0
     stalled_s: float = 0.0
+    _last: float | None = None
+    _done: int = 0
 
     def beat(self, now: float, *, busy: bool, done: int) -> None:
         """Look at the worker.
@@ -22,9 +27,11 @@ class Pulse:
         now: seconds, from any moment on. busy: whether there is something to do.
         done: a number that changes when something was done.
         """
-        if self._since is None or not busy or done != self._done:
-            self._since, self._done = now, done
-        self.stalled_s = now - self._since
+        if self._last is None or not busy or done != self._done:
+            self.stalled_s, self._done = 0.0, done
+        else:
+            self.stalled_s += min(now - self._last, LOOK_S)
+        self._last = now
 
     @property
     def stalled(self) -> bool:

@@ -3,13 +3,16 @@
 import asyncio
 import faulthandler
 import logging
+import time
+from collections import defaultdict
 from dataclasses import dataclass
 
 from aiokafka.errors import KafkaError
 
 from agents.pulse import Pulse
-from streams.overrides import OurApp, now_s
+from streams.overrides import OurApp
 from streams.settings import Settings
+from streams.topics import SOURCES
 from tables.partition import Partition
 from tables.state import State
 
@@ -27,19 +30,21 @@ class Stalled(Exception):
 
 @dataclass
 class Watch:
-    """Looks at a worker again and again.
-
-    done: how much it has done so far, as a number that rises.
-    """
+    """Looks at a worker again and again: at each thing that it does, for one may stand still beside others."""
 
     app: OurApp
     settings: Settings
     state: State
 
     def __post_init__(self) -> None:
-        self.pulse = Pulse(self.settings.stall_s)
+        self._pulses: dict[str, Pulse] = defaultdict(lambda: Pulse(self.settings.stall_s))
         self._asked_at = float("-inf")
         self._answered = True
+
+    @property
+    def stalled(self) -> bool:
+        """Whether something of the worker does not get on."""
+        return any(each.stalled for each in self._pulses.values())
 
     async def keep(self) -> None:
         """Look until the worker is told to end.
@@ -48,19 +53,17 @@ class Watch:
             Stalled: it does not get on, and has been given some seconds more.
         """
         catching_up = True
-        try:
-            while True:
-                # Whatever holds the event loop up for so long is told with its stack, and ended.
-                faulthandler.dump_traceback_later(self.settings.stall_s + GRACE_S, exit=True)
-                await self._ask()
-                catching_up, before = self._look(), catching_up
-                if before and not catching_up:
-                    log.info("ready, with all that was told before: partitions %s", self.app.owned())
-                if self.pulse.stalled_s >= self.settings.stall_s + GRACE_S:
-                    raise Stalled(f"nothing was done for {self.pulse.stalled_s:.0f} s, and there is something to do")
-                await asyncio.sleep(LOOK_S if catching_up else CALM_S)
-        finally:
-            faulthandler.cancel_dump_traceback_later()
+        while True:
+            # Whatever holds the event loop up for so long is told with its stack, and ended.
+            faulthandler.dump_traceback_later(self.settings.stall_s + GRACE_S, exit=True)
+            await self._ask()
+            catching_up, before = self._look(), catching_up
+            if before and not catching_up:
+                log.info("ready, with all that was told before: partitions %s", self.app.owned())
+            for what, pulse in self._pulses.items():
+                if pulse.stalled_s >= self.settings.stall_s + GRACE_S:
+                    raise Stalled(f"{what}: nothing was done for {pulse.stalled_s:.0f} s, and there is something to do")
+            await asyncio.sleep(LOOK_S if catching_up else CALM_S)
 
     def _look(self) -> bool:
         """Note which partitions have caught up, and whether the worker gets on; whether it still catches up."""
@@ -70,22 +73,30 @@ class Watch:
                 self._through(each, topic) >= target for topic, target in each.targets.items()
             ):
                 each.caught_up = True
-        behind = any(self._through(each, topic) < end for each in partitions for topic, end in each.ends.items())
-        lost = self.app.unheard_s() > self.settings.session_timeout_s
+        silent = self.app.unheard_s() > self.settings.session_timeout_s
         missing = {*self.app.owned()} - {each.number for each in partitions}
-        busy = not self.app.settled() or lost or bool(missing) or behind or not self._answered
-        done = self.state.restored + sum(sum(each.progress.values()) for each in partitions)
-        self.pulse.beat(now_s(), busy=busy, done=done)
+        lost = not self.app.settled() or silent or bool(missing) or not self._answered
+        self._beat("joining the group and restoring", lost, self.state.restored)
+        for topic in SOURCES:
+            behind = any(self._through(each, topic.name) < each.ends.get(topic.name, 0) for each in partitions)
+            self._beat(f"reading {topic.name}", behind, sum(each.progress.get(topic.name, 0) for each in partitions))
+        for number in range(self.settings.partitions):
+            owned = [each for each in partitions if each.number == number]
+            writing = any(each.writing for each in owned)
+            self._beat(f"writing partition {number}", writing, sum(sum(each.progress.values()) for each in owned))
         return not self.app.settled() or not all(each.caught_up for each in partitions)
+
+    def _beat(self, what: str, busy: bool, done: int) -> None:
+        self._pulses[what].beat(time.monotonic(), busy=busy, done=done)
 
     def _through(self, partition: Partition, topic: str) -> int:
         return self.app.through(self.settings.name(topic), partition.number, partition.progress.get(topic, -1))
 
     async def _ask(self) -> None:
         """Ask Kafka where the topics end: if our reader is stuck, nobody else tells us of what we have not read."""
-        if now_s() - self._asked_at < ASK_S:
+        if time.monotonic() - self._asked_at < ASK_S:
             return
-        self._asked_at = now_s()
+        self._asked_at = time.monotonic()
         partitions = {each.number: each for each in self.state.partitions}
         try:
             told = await self.state.source_ends(partitions)

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import faulthandler
 import logging
 import os
 import signal
@@ -20,7 +21,7 @@ from agents.curate import Curator
 from agents.watch import Watch
 from streams import topics
 from streams.app import new_app
-from streams.errors import ActivesetError, BadSettings
+from streams.errors import ActivesetError, BadSettings, NotReady
 from streams.lock import held_soon
 from streams.offsets import Offsets
 from streams.overrides import OurApp
@@ -28,6 +29,7 @@ from streams.port import try_to_listen
 from streams.record import Record
 from streams.settings import Settings
 from tables import state
+from tables.partition import LEAVE_S
 from tables.state import State
 from web import views
 from web.active_set import ActiveSets
@@ -51,6 +53,7 @@ class Worker:
     watch: Watch = field(init=False)
     door: Door = field(init=False)
     offsets: Offsets = field(init=False)
+    taking: asyncio.Task[None] | None = None
     counts: Counter[str] = field(default_factory=Counter)
     fatal: asyncio.Future[BaseException] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
@@ -73,12 +76,27 @@ class Worker:
         return await (await self.send(record))
 
     async def take(self, partitions: Iterable[int], generation: int) -> None:
-        """Take over and restore partitions; what prevents that ends the worker."""
+        """Take over and restore partitions; what prevents that ends the worker.
+
+        Raises:
+            NotReady: they went meanwhile.
+        """
+        taking = self.taking = asyncio.create_task(self._take(partitions, generation))
         try:
-            self._check_partitions()
-            await self.state.take(partitions, generation, self.member)
-        except Exception as why:  # noqa: BLE001 - told to the worker, which ends
+            await asyncio.wait([taking])
+        except asyncio.CancelledError:
+            taking.cancel()
+            await asyncio.wait([taking])
+            raise
+        if taking.cancelled():
+            raise NotReady("the partitions went while they were restored")
+        why = taking.exception()
+        if why is not None:
             await self.die(why)
+
+    async def _take(self, partitions: Iterable[int], generation: int) -> None:
+        self._check_partitions()
+        await self.state.take(partitions, generation, self.member)
 
     async def member(self) -> None:
         """Wait until Kafka takes this worker for a member; another rebalance, which comes if it does not, ends that."""
@@ -99,8 +117,11 @@ class Worker:
             )
 
     async def leave(self, *_: object, **__: object) -> None:
-        """Let go of the partitions that are revoked, which with Faust's protocol are all."""
+        """Let go of the partitions that are revoked, which with Faust's protocol are all, also of those that come."""
         self.door.moved()
+        if self.taking is not None:
+            self.taking.cancel()
+            await asyncio.wait([self.taking], timeout=LEAVE_S)
         await self.state.leave()
 
     def position(self, topic: str, partition: int) -> int:
@@ -149,7 +170,7 @@ def build(settings: Settings) -> Worker:
     worker.curator.declare(app)
     worker.watch = Watch(app, settings, worker.state)
     sets = ActiveSets(settings, worker.state, worker.publish, lambda: time.time_ns() // 1_000_000)
-    worker.door = Door(app, settings, worker.state, worker.watch.pulse, worker.doom)
+    worker.door = Door(app, settings, worker.state, worker.watch, worker.doom)
     views.declare(worker.door, sets)
     return worker
 
@@ -187,11 +208,27 @@ async def work(worker: Worker, stopping: "asyncio.Future[Any]") -> int:
     crashed = asyncio.ensure_future(worker.app._crashed.wait())  # mode's own event; it has no public name
     ends: list[asyncio.Future[Any]] = [stopping, crashed, worker.fatal]
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-    if stopping.done():
-        return await end(worker, starting, watching)
-    why = worker.fatal.result() if worker.fatal.done() else worker.app.crash_reason
-    log.critical("the worker ends: %s", why, exc_info=why)
+    watching.cancel()
+    if stopping.done() and not worker.fatal.done() and not crashed.done():
+        log.info("stopping")
+        faulthandler.dump_traceback_later(STOP_S + 1, exit=True)  # also if the event loop itself is held up
+        ending = asyncio.create_task(end(worker, starting))
+        # Not awaited with a timeout: Faust keeps the cancellation that comes of one to itself.
+        await asyncio.wait([ending, *ends[1:]], timeout=STOP_S, return_when=asyncio.FIRST_COMPLETED)
+        if ending.done() and not worker.fatal.done():
+            return failed(ending.exception())
+        if not worker.fatal.done() and not crashed.done():
+            log.error("not stopped after %.0f s: ending anyway, Kafka will replay what was in hand", STOP_S)
+            return 1
     # A clean stop would acknowledge the record in hand. Kafka replays it to whoever owns the partition next.
+    return failed(worker.fatal.result() if worker.fatal.done() else worker.app.crash_reason) or 1
+
+
+def failed(why: BaseException | None) -> int:
+    """The exit status of an error, which is told; 0 if there is none."""
+    if why is None:
+        return 0
+    log.critical("the worker ends: %s", why, exc_info=why)
     return why.exit_status if isinstance(why, ActivesetError) else 1
 
 
@@ -239,23 +276,15 @@ async def start(worker: Worker) -> None:
         log.info("joined in %.1f s at %s, partitions %s", took, worker.settings.url, worker.app.owned())
 
 
-async def end(worker: Worker, starting: asyncio.Task[None], watching: asyncio.Task[None]) -> int:
-    """Finish the records in hand, commit and leave the group: 0, or 1 if that does not end within 13 s."""
-    log.info("stopping")
-    watching.cancel()
-    try:
-        async with asyncio.timeout(STOP_S):
-            await finish(worker)
-            told = ", ".join(f"{count} {what}" for what, count in sorted(worker.counts.items()))
-            log.info("records since the start: %s", told or "none")
-            await worker.app.stop()
-            await starting
-            await worker.state.leave()
-            await asyncio.gather(worker.door.close(), worker.offsets.close())
-    except TimeoutError:
-        log.error("not stopped after %.0f s: ending anyway, Kafka will replay what was in hand", STOP_S)
-        return 1
-    return 0
+async def end(worker: Worker, starting: asyncio.Task[None]) -> None:
+    """Finish the records in hand, commit and leave the group; whoever waits for it sees to it that it ends."""
+    await finish(worker)
+    told = ", ".join(f"{count} {what}" for what, count in sorted(worker.counts.items()))
+    log.info("records since the start: %s", told or "none")
+    await worker.app.stop()
+    await starting
+    await worker.state.leave()
+    await asyncio.gather(worker.door.close(), worker.offsets.close())
 
 
 async def finish(worker: Worker) -> None:
@@ -266,7 +295,7 @@ async def finish(worker: Worker) -> None:
         app.flow_control.suspend()
         app.flow_control.clear()
         await worker.curator.idle()
-    await worker.state.leave()
+    await worker.leave()
 
 
 def thread_ended(why: threading.ExceptHookArgs) -> None:

@@ -6,6 +6,7 @@ from streams.settings import Settings, in_url
 
 APP_ID = "activeset"
 BODY_BYTES = 64 * 1024  # of a request
+YEAR_S = 365 * 24 * 3600.0
 REBALANCE_S = 30.0  # for every member to come back when partitions move; who does not is out
 
 
@@ -33,7 +34,10 @@ def new_app(settings: Settings) -> OurApp:
         table_standby_replicas=0,
         # A member that dies is noticed after the session timeout; three heartbeats fit into it.
         broker_session_timeout=float(settings.session_timeout_s),
-        broker_heartbeat_interval=settings.session_timeout_s / 4,
+        # Often: by it a member also learns that partitions move, and what it last heard tells what it may answer.
+        broker_heartbeat_interval=min(settings.session_timeout_s / 4, 3.0),
+        # A worker without a partition polls nothing, and would be thought dead and leave; agents/watch.py looks better.
+        broker_max_poll_interval=YEAR_S,
         broker_rebalance_timeout=REBALANCE_S,
         broker_request_timeout=max(30.0, settings.session_timeout_s + 5.0),
         broker_commit_interval=1.0,

@@ -5,6 +5,7 @@ partitions differently.
 """
 
 import re
+from hashlib import blake2b
 
 from streams.errors import MalformedEvent
 from streams.record import Headers, Record
@@ -12,13 +13,17 @@ from streams.record import Headers, Record
 MOVED_FROM = "activeset-moved-from"
 
 
-def moved(record: Record, offset: int, home: int) -> Record:
+def moved(record: Record, offset: int, home: int, whose: str) -> Record:
     """The record as it is published in its own partition: key, value, headers and time are kept.
 
-    >>> moved(Record("t", 3, b"p", b"v", [("trace", b"1")]), 77, 5)[1:]
-    (5, b'p', b'v', [('trace', b'1'), ('activeset-moved-from', b'3:77')], None)
+    whose: which Kafka's topics they are. A copy of them elsewhere has other offsets, and the header says nothing there.
+
+    >>> moved(Record("t", 3, b"p", b"v", [("trace", b"1")]), 77, 5, "kafka-1")[1:4]
+    (5, b'p', b'v')
+    >>> moved(Record("t", 3, b"p", b"v", [("trace", b"1")]), 77, 5, "kafka-1").headers
+    [('trace', b'1'), ('activeset-moved-from', b'3:77:5cfe5be8')]
     """
-    told = f"{record.partition}:{offset}".encode()
+    told = f"{record.partition}:{offset}:{mark(whose)}".encode()
     return record._replace(partition=home, headers=[*record.headers, (MOVED_FROM, told)])
 
 
@@ -27,8 +32,8 @@ def came(record: Record) -> Record:
     return record._replace(headers=[(name, text) for name, text in record.headers if name != MOVED_FROM])
 
 
-def origin_of(headers: Headers) -> tuple[int, int] | None:
-    """The partition and offset at which a record came first, if it was moved.
+def origin_of(headers: Headers, whose: str) -> tuple[int, int] | None:
+    """The partition and offset at which a record came first, if it was moved here; none if it was moved elsewhere.
 
     Raises:
         MalformedEvent: the header is not one of ours.
@@ -36,7 +41,14 @@ def origin_of(headers: Headers) -> tuple[int, int] | None:
     told = [text for name, text in headers if name == MOVED_FROM]
     if not told:
         return None
-    found = re.fullmatch(rb"(\d{1,9}):(\d{1,18})", told[-1] or b"")
+    found = re.fullmatch(rb"(\d{1,9}):(\d{1,18}):([0-9a-f]{8})", told[-1] or b"")
     if found is None:
-        raise MalformedEvent(f"header {MOVED_FROM} must be partition:offset, and is for the workers alone to write")
-    return int(found[1]), int(found[2])
+        raise MalformedEvent(
+            f"header {MOVED_FROM} must be partition:offset:mark, and is for the workers alone to write"
+        )
+    return (int(found[1]), int(found[2])) if found[3].decode() == mark(whose) else None
+
+
+def mark(whose: str) -> str:
+    """What stands for a Kafka and its topics in a header."""
+    return blake2b(whose.encode(), digest_size=4).hexdigest()

@@ -49,7 +49,15 @@ class Keeper(Protocol):
     """Who keeps the tables: takes partitions over, and knows how far each topic has been applied."""
 
     async def take(self, partitions: Iterable[int], generation: int) -> None:
-        """Take over all partitions that a worker owns from now on, and restore them."""
+        """Take over all partitions that a worker owns from now on, and restore them.
+
+        Raises:
+            NotReady: they went meanwhile.
+        """
+        ...
+
+    async def leave(self) -> None:
+        """Let go of all partitions."""
         ...
 
     def position(self, topic: str, partition: int) -> int:
@@ -86,9 +94,13 @@ class OurApp(faust.App):
         return found
 
     def settled(self) -> bool:
-        """Whether the worker has joined, restored its tables, and is not rebalancing or stopping."""
+        """Whether the worker has joined, restored its tables, and is not rebalancing or stopping.
+
+        Counted, and not only noted as Faust does: what ends one rebalance may come after the next has begun.
+        """
         tables: Any = self.tables
-        return not self.should_stop and not self.rebalancing and tables.recovery.completed.is_set()
+        over = tables.recovery.restored == self.rebalancing_count
+        return not self.should_stop and not self.rebalancing and over and tables.recovery.completed.is_set()
 
     def unheard_s(self) -> float:
         """Seconds since the worker last asked Kafka for something that only a member of the group is given."""
@@ -133,6 +145,15 @@ class OurThread(AIOKafkaConsumerThread):
             return answer
 
         coordinator._send_req = asked
+
+    async def _fetch_records(self, consumer: Any, *args: Any, **kwargs: Any) -> Any:
+        """Fetch records, the next time from others: upstream empties what was fetched of one partition first."""
+        records = await super()._fetch_records(consumer, *args, **kwargs)
+        fetched = consumer._fetcher._records
+        for tp in records:
+            if tp in fetched:
+                fetched[tp] = fetched.pop(tp)
+        return records
 
     def _create_worker_consumer(self, transport: Transport) -> Any:
         consumer: Any = super()._create_worker_consumer(transport)
@@ -195,7 +216,20 @@ class OurTransport(Transport):
 
 
 class OurRecovery(Recovery):
-    """A recovery that leaves the tables to their keeper."""
+    """A recovery that leaves the tables to their keeper.
+
+    assigned, restored: the rebalance whose partitions were given to us last, and the one whose are restored.
+    """
+
+    assigned = -1
+    restored = -1
+
+    async def on_rebalance(
+        self, assigned: set[TP], revoked: set[TP], newly_assigned: set[TP], generation_id: int = 0
+    ) -> None:
+        """Note which rebalance it is."""
+        self.assigned = self.app.rebalancing_count
+        await super().on_rebalance(assigned, revoked, newly_assigned, generation_id)
 
     def need_recovery(self) -> bool:
         """Never: Faust itself restores nothing."""
@@ -204,13 +238,22 @@ class OurRecovery(Recovery):
     async def on_recovery_completed(self, generation_id: int = 0) -> None:
         """Have the partitions restored, then let records flow.
 
-        Here and not when they are assigned, for Kafka hears no heartbeat then. Another rebalance cancels it.
+        Here and not when they are assigned, for Kafka hears no heartbeat then. Another rebalance ends it: Faust waits
+        for the partitions that come with that one, but those of this one are gone by then.
         """
         app: Any = self.app
+        this = self.assigned
         # Nothing is delivered until every position is set: upstream resumes the partitions before it seeks.
         app.consumer.stop_flow()
         app.flow_control.suspend()
-        await app.keeper.take(app.owned(), generation_id)
+        try:
+            await app.keeper.take(app.owned(), generation_id)
+        except NotReady:
+            return
+        if this != app.rebalancing_count:
+            await app.keeper.leave()
+            return
+        self.restored = this
         await super().on_recovery_completed(generation_id)
 
 

@@ -9,21 +9,12 @@ from typing import Any, Self, TypeVar
 
 import msgspec
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import (
-    CorruptRecordException,
-    InvalidTimestampError,
-    KafkaError,
-    MessageSizeTooLargeError,
-    PolicyViolationError,
-    RecordListTooLargeError,
-    RecordTooLargeError,
-    TopicAuthorizationFailedError,
-)
+from aiokafka.errors import KafkaError
 
 from streams.artifacts import columns
 from streams.chunks import CHUNK_BYTES, Artifacts, chunks, encoded, listed, media_of, packed, text_of
 from streams.decode import MSGPACK, decode, short
-from streams.errors import KafkaUnavailable, MalformedEvent, RecordRefused
+from streams.errors import REFUSALS, KafkaUnavailable, MalformedEvent, RecordRefused
 from streams.events import OF_TOPIC, ArtifactsInferred
 from streams.media import Medium
 from streams.record import MESSAGE_BYTES, Headers, Record
@@ -31,16 +22,6 @@ from streams.record import MESSAGE_BYTES, Headers, Record
 __all__ = ["Artifacts", "Producer", "Receipt"]
 
 TIMEOUT_S = 30.0  # without an answer from Kafka
-# What Kafka says of records that it will never take.
-REFUSALS = (
-    CorruptRecordException,
-    InvalidTimestampError,
-    MessageSizeTooLargeError,
-    PolicyViolationError,
-    RecordListTooLargeError,
-    RecordTooLargeError,
-    TopicAuthorizationFailedError,
-)
 
 T = TypeVar("T")
 Receipt = dict[str, int]  # the offset of the last record in each topic: an answer's `as_of` has reached it, or not
@@ -183,7 +164,13 @@ class Producer:
         sent = [
             await self._kafka.send(record.topic, record.value, record.key, headers=record.headers) for record in records
         ]
-        told = await asyncio.gather(*sent)
+        try:
+            told = await asyncio.gather(*sent)
+        except REFUSALS:
+            # Kafka counts what a producer has sent, and would take nothing after what it has refused.
+            await self._kafka.stop()
+            self._kafka = await self._connect()
+            raise
         return int(told[-1].offset) if told else None
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:

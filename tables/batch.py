@@ -5,6 +5,7 @@ and from then on Kafka refuses what a former owner still sends.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ SLICE = 5000  # rows that are read back between two steps of the event loop
 # Returns when Kafka takes this worker for a member of the group, as it is.
 Member = Callable[[], Awaitable[object]]
 
+RENEW_S = 24 * 3600.0  # Kafka forgets a writer that has written nothing for a week
 BATCH_BYTES = 1024 * 1024  # a record batch; a row is at most that (agents/decide.py, ROW_BYTES)
 
 
@@ -29,9 +31,13 @@ class Writer:
     def __init__(self, broker: str, topic: str, partition: int) -> None:
         self.topic = topic
         self.partition = partition
-        self._producer = AIOKafkaProducer(
-            bootstrap_servers=broker,
-            transactional_id=f"{topic}-{partition}",
+        self._broker = broker
+        self._producer = self._new_producer()
+
+    def _new_producer(self) -> AIOKafkaProducer:
+        return AIOKafkaProducer(
+            bootstrap_servers=self._broker,
+            transactional_id=f"{self.topic}-{self.partition}",
             acks="all",
             max_batch_size=BATCH_BYTES,
             max_request_size=MESSAGE_BYTES,
@@ -45,6 +51,7 @@ class Writer:
         """
         await member()
         await self._producer.start()
+        self._member, self._used_at = member, time.monotonic()
 
     async def stop(self) -> None:
         """Close the connections."""
@@ -56,6 +63,11 @@ class Writer:
         Raises:
             KafkaError: it may or may not have been written. Whoever writes must end; what is restored is the truth.
         """
+        if time.monotonic() - self._used_at > RENEW_S:
+            await self._producer.stop()
+            self._producer = self._new_producer()
+            await self.start(self._member)
+        self._used_at = time.monotonic()
         await self._producer.begin_transaction()
         sent: list[asyncio.Future[Any]] = []
         try:
@@ -74,8 +86,9 @@ class Writer:
                 batch.append(key=key, value=value, timestamp=None)
             count += 1
         sent.append(await self._producer.send_batch(batch, self.topic, partition=self.partition))
-        await self._producer.commit_transaction()
+        # Before the commit, which would not look at what became of them: then a part of the rows would stand.
         last = [await each for each in sent][-1]
+        await self._producer.commit_transaction()
         return int(last.offset) + count - 1  # Kafka tells the offset of a batch's first record
 
 

@@ -166,7 +166,7 @@ class Partition:
         self._folded |= marks
         weight = sum(len(key) + len(value or b"") for key, value in changes)
         self._queue.append(Entry(self._count, marks, changes, weight, sent, done, told))
-        if self._writing is None or self._writing.done():
+        if not self.writing:
             self._writing = asyncio.create_task(self._write())
 
     def _room(self) -> bool:
@@ -240,6 +240,11 @@ class Partition:
                 await self.writer.stop()
         except TimeoutError:
             log.warning("partition %d: its writer did not stop within %.0f s", self.number, LEAVE_S)
+
+    @property
+    def writing(self) -> bool:
+        """Whether events are folded that are not written."""
+        return self._writing is not None and not self._writing.done()
 
     def check(self) -> None:
         """See that the partition is still ours.

@@ -35,13 +35,14 @@ class State:
     def __init__(self, settings: Settings, stores: Stores, changelog: Changelog, ends: AskEnds) -> None:
         """Owns nothing yet.
 
-        restored: rows that were read back from the changelog so far.
+        restored: rows that were read back from the changelog so far. origin: of which Kafka and topic that is.
         """
         self._settings = settings
         self._stores = stores
         self._changelog = changelog
         self._ends = ends
         self.restored = 0
+        self.origin = ""
         self._owned: dict[int, Partition] = {}
 
     async def take(self, partitions: Iterable[int], generation: int, member: Member) -> None:
@@ -68,6 +69,7 @@ class State:
 
     async def _restore(self, taken: dict[int, Partition]) -> None:
         ends = await self._changelog.ends(list(taken))
+        self.origin = ends.origin
         self._check(taken, ends)
         positions = {number: each.store.offset + 1 for number, each in taken.items()}
         count = 0
@@ -145,7 +147,7 @@ def declare(app: faust.App, settings: Settings, ends: AskEnds) -> State:
         # Faust's defaults (a 2 GiB cache and 3 x 64 MiB of write buffers for each partition) do not suit a laptop.
         options={
             "block_cache_size": settings.rocksdb_cache_mib * MIB // settings.partitions,
-            "write_buffer_size": max(MIB, settings.rocksdb_buffer_mib * MIB // settings.partitions // 2),
+            "write_buffer_size": max(MIB // 16, settings.rocksdb_buffer_mib * MIB // settings.partitions // 2),
             "max_write_buffer_number": 2,
             "max_open_files": OPEN_FILES,
         },

@@ -27,7 +27,7 @@ from streams.topics import CHANGELOG, SOURCES
 from tables.rows import Change, Kind, prefix_of, unpack_int
 from tests.core.table import Table
 
-MOVED_FROM = "activeset-moved-from"  # `<partition>:<offset>`: where a moved record was before
+MOVED_FROM = "activeset-moved-from"  # `<partition>:<offset>:<whose>`: where a moved record was before
 PATIENCE_S = 60.0
 SHOWN = 5  # differences of a kind
 
@@ -174,7 +174,7 @@ def moved_from(message: Message) -> Source | None:
     told = [text for name, text in headers_of(message) if name == MOVED_FROM]
     if not told:
         return None
-    match = re.fullmatch(rb"(\d{1,9}):(\d{1,18})", told[-1] or b"")
+    match = re.fullmatch(rb"(\d{1,9}):(\d{1,18}):[0-9a-f]{8}", told[-1] or b"")
     return Source(int(match[1]), int(match[2])) if match else FORGED
 
 

@@ -42,6 +42,20 @@ async def test_rows_are_read_as_they_were_written_and_from_any_place_on(changelo
     assert await read(changelog, second + 1) == []
 
 
+async def test_a_writer_that_kafka_may_have_forgotten_begins_anew_and_goes_on(
+    changelog: Changelog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tables.batch.RENEW_S", 0)
+    writer = changelog.writer(0)
+    await writer.start(a_member)
+
+    for n in range(3):
+        assert await writer.append([(b"%d" % n, b"")]) == 2 * n
+
+    await writer.stop()
+    assert await read(changelog) == [(b"%d" % n, b"") for n in range(3)]
+
+
 async def test_the_rows_of_an_event_may_be_more_than_one_batch(changelog: Changelog) -> None:
     rows: list[Change] = [(b"%d" % n, bytes(100_000)) for n in range(48)]
     rows += [(b"the largest", bytes(ROW_BYTES)), (b"and one more", bytes(ROW_BYTES))]
@@ -88,3 +102,20 @@ async def test_what_a_writer_left_unfinished_is_never_read(changelog: Changelog,
     await former.stop()
     await latter.stop()
     assert await read(changelog) == [(b"b", b"whole")]
+
+
+async def test_rows_of_which_kafka_refuses_some_are_not_there_at_all(
+    changelog: Changelog, monkeypatch: pytest.MonkeyPatch, not_told_twice: None
+) -> None:
+    monkeypatch.setattr("tables.batch.BATCH_BYTES", 2 * MESSAGE_BYTES)
+    writer = changelog.writer(0)
+    await writer.start(a_member)
+
+    with pytest.raises(KafkaError):
+        await writer.append([(b"small", bytes(3_000_000)), (b"too large", bytes(MESSAGE_BYTES)), (b"last", b"")])
+
+    await writer.stop()
+    after = changelog.writer(0)
+    await after.start(a_member)
+    await after.stop()
+    assert await read(changelog) == []

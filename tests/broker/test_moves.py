@@ -54,7 +54,7 @@ async def test_misrouted_records_are_moved_in_the_order_of_each_wrong_partition_
         assert each.partition == HOME  # and never sent on from there
         assert [name for name, _ in each.headers] == ["n", "trace", "trace", MOVED_FROM]
         assert [text for name, text in each.headers if name == "trace"] == ["é".encode(), None]
-        origin, offset = map(int, told[MOVED_FROM].split(b":"))
+        origin, offset = map(int, told[MOVED_FROM].split(b":")[:2])
         if offset > latest.get(origin, -1):  # else it is there a second time, and counts no more
             latest[origin] = offset
             moved[origin].append(told["n"].decode())

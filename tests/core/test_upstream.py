@@ -46,6 +46,7 @@ SOURCES: dict[Callable[..., Any], str] = {
     AIOKafkaConsumerThread._seek_wait: "9d221e816d940467",
     Message.ack: "4751b72c4ed84153",
     TableManager.recovery.fget: "f0bf5de78b4c3d23",  # type: ignore[attr-defined] # a property
+    Recovery.on_rebalance: "aa4d997a1795ceae",
     Recovery.need_recovery: "fd1dc345b5d5e121",
     Recovery.on_recovery_completed: "6ef567acf072e46d",
     Recovery._restart_recovery.fun: "6bd8a8558a2dffe4",
@@ -62,6 +63,7 @@ SOURCES: dict[Callable[..., Any], str] = {
     AIOKafkaConsumer.start: "2f1ba70443327538",
     GroupCoordinator._send_req: "fa4b12e914ce9fcf",
     GroupCoordinator._do_heartbeat: "dc1d6632aaa68e96",
+    GroupCoordinator._heartbeat_routine: "61d01028952239d0",
     GroupCoordinator.ensure_active_group: "33c84c1a93012e81",
     CoordinatorGroupRebalance._send_sync_group_request: "7429ca078ddf9bb7",
 }

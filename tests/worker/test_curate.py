@@ -4,9 +4,11 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
+from aiokafka.errors import InvalidTimestampError
 from faust.types.tuples import Message
 
 from agents.curate import Outcome
+from streams.moves import mark
 from streams.record import Headers, Record
 from tables.rows import Change
 from tests.worker.conftest import GENERATION, HOME, NOW, PROJECT, House, ListWriter, message
@@ -34,7 +36,7 @@ async def test_an_event_in_a_wrong_partition_is_published_again_in_its_own_with_
     outcome = await house.hear(record(partition=2, headers=headers), "model_activations")
 
     assert outcome == Outcome.MOVED
-    moved_from: Headers = [("activeset-moved-from", b"2:0")]
+    moved_from: Headers = [("activeset-moved-from", f"2:0:{mark(house.state.origin)}".encode())]
     assert house.published == [Record(TOPIC, HOME, b"project-1", EVENT, headers + moved_from, 1767225600.123)]
 
 
@@ -52,11 +54,43 @@ async def test_a_record_that_was_moved_is_heard_once_where_it_belongs_and_moved_
     assert b"moved from partition 2 to 5, and belongs to 6" in told
 
 
-@pytest.mark.parametrize("told", [b"", b"2", b"2:x", b"-1:3", b"2:3:4", None])
+@pytest.mark.parametrize("told", [b"", b"2", b"2:3", b"2:x:00112233", b"-1:3:00112233", b"2:3:4", None])
 async def test_a_header_of_ours_that_others_made_up_is_rejected(house: House, told: bytes | None) -> None:
     made_up = record(headers=[("activeset-moved-from", told)])
 
     assert await house.hear(made_up, "model_activations") == Outcome.REJECTED
+
+
+async def test_a_record_that_was_moved_in_another_kafka_is_as_any_other(house: House) -> None:
+    copied: Headers = [("activeset-moved-from", b"2:77:00112233")]
+
+    outcomes = [await house.hear(record(headers=copied), "model_activations") for _ in range(2)]
+    await house.hear(record(partition=2, headers=copied), "model_activations", offset=0)
+
+    assert outcomes == [Outcome.HEARD] * 2
+    assert house.published[0].headers[0] == copied[0]
+    assert await house.hear(house.published[0], "model_activations") == Outcome.HEARD
+
+
+async def test_a_record_that_kafka_does_not_take_in_its_own_partition_is_rejected(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send = house.send
+
+    async def refuses_what_is_moved(record: Record) -> "asyncio.Future[int]":
+        sent = await send(record)
+        if record.topic == TOPIC:
+            sent = asyncio.get_running_loop().create_future()
+            sent.set_exception(InvalidTimestampError("it is too old"))
+        return sent
+
+    monkeypatch.setattr(house, "send", refuses_what_is_moved)
+    house.__post_init__()
+
+    assert await house.hear(record(partition=2), "model_activations") == Outcome.REJECTED
+    assert b"belongs to partition 6, where Kafka does not take it" in (
+        dict(house.published[-1].headers)["error"] or b""
+    )
 
 
 async def test_what_is_missing_is_read_again_once_and_then_counted(house: House) -> None:
