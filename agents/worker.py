@@ -39,6 +39,9 @@ log = logging.getLogger("activeset.worker")
 
 STOP_S = 13.0  # with what comes before and after it, less than 15
 ASK_S = 0.1
+LEFT: list[
+    "Worker"
+] = []  # as it is when the process ends: connections that are collected then say that nobody closed them
 HANDOVER_S = 15.0  # a worker that was told to stop may still have the folder for so long
 
 
@@ -192,7 +195,9 @@ async def run(settings: Settings) -> int:
         if not preparing.done():
             return 0
         await preparing
-        return await work(build(settings), stopping)
+        worker = build(settings)
+        LEFT.append(worker)
+        return await work(worker, stopping)
 
 
 async def prepare(settings: Settings, stack: AsyncExitStack) -> None:
