@@ -39,9 +39,7 @@ log = logging.getLogger("activeset.worker")
 
 STOP_S = 13.0  # with what comes before and after it, less than 15
 ASK_S = 0.1
-LEFT: list[
-    "Worker"
-] = []  # as it is when the process ends: connections that are collected then say that nobody closed them
+LEFT: list["Worker"] = []  # kept to the end: connections that are collected would say that nobody closed them
 HANDOVER_S = 15.0  # a worker that was told to stop may still have the folder for so long
 
 
