@@ -41,7 +41,7 @@ async def test_signal_upon_signal_still_leaves_nothing_behind(start: Start) -> N
     started = children(serve.process.pid)
 
     serve.process.send_signal(signal.SIGINT)
-    await serve.says("stopping;")
+    await serve.says("worker: stopping")
     for again in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         serve.process.send_signal(again)
 
