@@ -34,6 +34,7 @@ from streams.errors import NotReady
 log = logging.getLogger("activeset.worker")
 
 MIB = 1024 * 1024
+FULL_S = 0.01  # until a partition is asked again whose records were more than an agent had room for
 SHUTDOWN_S = 2.0  # of requests that are being answered when the worker stops
 CONDEMNED = "activeset-condemned"  # a file in the folder of a store that is to be set aside
 # What a damaged store does not explain, and a new one would meet as well.
@@ -198,6 +199,8 @@ class OurConsumer(Consumer):
         if back := {tp: offset for tp, offset in again.items() if tp in mine}:
             with suppress(IllegalStateError):  # they have just gone: whoever has them reads them
                 await self.seek_wait(back)
+        if self._buffered_partitions:  # whose agents have enough for a moment, which is over long before upstream looks
+            timeout = FULL_S
         records = await super()._getmany(active_partitions, timeout)
         self.given.update({tp: part[-1].offset for tp, part in records.items()})
         subscription: Any = self._thread._ensure_consumer()._subscription.subscription
