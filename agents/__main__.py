@@ -31,9 +31,9 @@ def main(arguments: list[str]) -> int:
                 "ACTIVESET_BROKER must be host:port of a Kafka, and is not set; `make serve` starts one of its own"
             )
         tell(settings.log_level)
-        from agents import worker  # after the settings: a mistake in them is told before Faust is imported
+        from agents import life  # after the settings: a mistake in them is told before Faust is imported
 
-        worker.main(settings)
+        life.main(settings)
     except (BadSettings, KafkaUnavailable) as why:
         print(f"activeset: {why}", file=sys.stderr)
         return why.exit_status

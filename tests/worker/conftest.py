@@ -218,6 +218,20 @@ async def no_ends(places: Sequence[Place]) -> dict[Place, int]:
 
 
 @pytest.fixture
+def acknowledge(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Kafka acknowledges nothing until this is called."""
+    go_on, append = asyncio.Event(), ListWriter.append
+
+    async def late(writer: ListWriter, changes: Sequence[Change]) -> int:
+        offset = await append(writer, changes)
+        await go_on.wait()
+        return offset
+
+    monkeypatch.setattr(ListWriter, "append", late)
+    return go_on.set
+
+
+@pytest.fixture
 async def house(tmp_path: Path) -> AsyncIterator[House]:
     """A worker without Kafka."""
     disk, changelog = Disk(tmp_path), ListChangelog()

@@ -1,6 +1,6 @@
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -10,8 +10,7 @@ from faust.types.tuples import Message
 from agents.curate import Outcome
 from streams.moves import mark
 from streams.record import Headers, Record
-from tables.rows import Change
-from tests.worker.conftest import GENERATION, HOME, NOW, PROJECT, House, ListWriter, message
+from tests.worker.conftest import GENERATION, HOME, NOW, PROJECT, House, message
 
 TOPIC = "staging.model_activations"
 EVENT = json.dumps(
@@ -180,16 +179,8 @@ async def test_an_error_of_kafka_is_fatal_and_the_record_is_not_finished(
 
 
 async def test_an_agent_goes_on_while_kafka_has_not_acknowledged_and_finishes_records_when_it_has(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    house: House, acknowledge: Callable[[], None]
 ) -> None:
-    go_on, append = asyncio.Event(), ListWriter.append
-
-    async def late(writer: ListWriter, changes: Sequence[Change]) -> int:
-        offset = await append(writer, changes)
-        await go_on.wait()
-        return offset
-
-    monkeypatch.setattr(ListWriter, "append", late)
     messages = [message(record(), offset) for offset in range(3)]
     working = asyncio.ensure_future(house.curator.agent("model_activations")(Stream(*messages)))
     partition = house.state.owned(HOME)
@@ -198,7 +189,7 @@ async def test_an_agent_goes_on_while_kafka_has_not_acknowledged_and_finishes_re
 
     assert house.finished == []
     assert [each.refcount for each in messages] == [1, 1, 1]
-    go_on.set()
+    acknowledge()
     while len(house.finished) < 3:
         await asyncio.sleep(0)
 

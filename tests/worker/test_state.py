@@ -44,20 +44,6 @@ def new_state(house: House, disk: Disk) -> State:
     return State(house.settings, disk, house.changelog, no_ends)
 
 
-@pytest.fixture
-def acknowledge(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Kafka acknowledges nothing until this is called."""
-    go_on, append = asyncio.Event(), ListWriter.append
-
-    async def late(writer: ListWriter, changes: Sequence[Change]) -> int:
-        offset = await append(writer, changes)
-        await go_on.wait()
-        return offset
-
-    monkeypatch.setattr(ListWriter, "append", late)
-    return go_on.set
-
-
 async def test_an_event_is_written_to_the_changelog_and_then_here_with_how_far_its_topic_has_come(house: House) -> None:
     assert await apply(house.state, at(5), writes(b"1")) is Applied.NOW
 

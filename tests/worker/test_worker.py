@@ -9,7 +9,8 @@ from aiohttp.test_utils import TestClient, TestServer
 from faust.types import TP
 from faust.types.tuples import RecordMetadata
 
-from agents.worker import Worker, build, checked
+from agents.life import checked
+from agents.worker import Worker, build
 from deploy.kafka import free_ports
 from streams.app import new_app
 from streams.errors import BadSettings
@@ -120,7 +121,7 @@ async def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 async def test_a_folder_belongs_to_one_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agents.worker.HANDOVER_S", 0)
+    monkeypatch.setattr("agents.life.HANDOVER_S", 0)
     settings = Settings(data_dir=tmp_path, web_port=free_ports(1)[0])
 
     async with checked(settings):
