@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -50,6 +51,7 @@ class Curator:
     """What the agents need: where to apply, how to publish, and whom to tell.
 
     again: has a topic (its name in Kafka) and partition read again from an offset on.
+    in_hand: the record of each topic that is looked at; heard: how many were.
     finish: tells Faust that a record is done with.
     """
 
@@ -60,7 +62,8 @@ class Curator:
     finish: Callable[[Message], object]
     fatal: Fatal
     count: Count
-    _hearing: set[Message] = field(default_factory=set)
+    in_hand: dict[str, Message] = field(default_factory=dict)
+    heard: Counter[str] = field(default_factory=Counter)
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
 
     def declare(self, app: faust.App) -> None:
@@ -104,7 +107,7 @@ class Curator:
 
     async def idle(self) -> None:
         """Wait until no record is being looked at."""
-        while self._hearing:
+        while self.in_hand:
             self._idle.clear()
             await self._idle.wait()
 
@@ -117,12 +120,13 @@ class Curator:
 
         topic: its name without a prefix.
         """
-        self._hearing.add(message)
+        self.in_hand[topic] = message
         try:
             return await self._heard(message, topic)
         finally:
-            self._hearing.discard(message)
-            if not self._hearing:
+            del self.in_hand[topic]
+            self.heard[topic] += 1
+            if not self.in_hand:
                 self._idle.set()
 
     async def _heard(self, message: Message, topic: str) -> "asyncio.Future[Outcome]":

@@ -69,7 +69,7 @@ async def work(worker: Worker, stopping: "asyncio.Future[Any]") -> int:
         # Not awaited with a timeout: Faust keeps the cancellation that comes of one to itself.
         await asyncio.wait([ending, *ends[1:]], timeout=STOP_S, return_when=asyncio.FIRST_COMPLETED)
         if ending.done() and not worker.fatal.done():
-            return failed(ending.exception())
+            return failed(ending.exception()) or int(not ending.result())
         if not worker.fatal.done() and not crashed.done():
             log.error("not stopped after %.0f s: ending anyway, Kafka will replay what was in hand", STOP_S)
             return 1
@@ -129,18 +129,22 @@ async def start(worker: Worker) -> None:
         log.info("joined in %.1f s at %s, partitions %s", took, worker.settings.url, worker.app.owned())
 
 
-async def end(worker: Worker, starting: asyncio.Task[None]) -> None:
-    """Finish the records in hand, commit and leave the group; whoever waits for it sees to it that it ends."""
-    await finish(worker)
+async def end(worker: Worker, starting: asyncio.Task[None]) -> bool:
+    """Finish the records in hand, commit and leave the group; whoever waits for it sees to it that it ends.
+
+    The answer tells whether all that was in hand is written.
+    """
+    written = await finish(worker)
     told = ", ".join(f"{count} {what}" for what, count in sorted(worker.counts.items()))
     log.info("records since the start: %s", told or "none")
     await worker.app.stop()
     await starting
     await worker.state.leave()
     await asyncio.gather(worker.door.close(), worker.offsets.close())
+    return written
 
 
-async def finish(worker: Worker) -> None:
+async def finish(worker: Worker) -> bool:
     """Take no more records, and have those in hand written and told to Faust, for it to commit them."""
     app: Any = worker.app
     if app.settled():
@@ -148,7 +152,7 @@ async def finish(worker: Worker) -> None:
         app.flow_control.suspend()
         app.flow_control.clear()
         await worker.curator.idle()
-    await worker.leave()
+    return await worker.leave()
 
 
 def thread_ended(why: threading.ExceptHookArgs) -> None:

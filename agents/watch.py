@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from aiokafka.errors import KafkaError
 
+from agents.curate import Curator
 from agents.pulse import Pulse
-from streams.overrides import OurApp
+from streams.overrides import OurApp, now_s
 from streams.settings import Settings
 from streams.topics import SOURCES
 from tables.partition import Partition
@@ -21,6 +22,7 @@ log = logging.getLogger("activeset.worker")
 LOOK_S = 0.1  # while partitions catch up, and else
 CALM_S = 1.0
 ASK_S = 5.0  # between two questions to Kafka where the topics end
+KEEP_S = 24 * 3600.0  # after which a writer that had nothing to write writes something
 GRACE_S = 5.0  # from the moment in which `/livez` says so to the end
 
 
@@ -35,6 +37,7 @@ class Watch:
     app: OurApp
     settings: Settings
     state: State
+    curator: Curator
 
     def __post_init__(self) -> None:
         self._pulses: dict[str, Pulse] = defaultdict(lambda: Pulse(self.settings.stall_s))
@@ -58,6 +61,9 @@ class Watch:
             faulthandler.dump_traceback_later(self.settings.stall_s + GRACE_S, exit=True)
             await self._ask()
             catching_up, before = self._look(), catching_up
+            for each in self.state.partitions:
+                if now_s() - each.writer.used_at > KEEP_S:
+                    await each.keep()
             if before and not catching_up:
                 log.info("ready, with all that was told before: partitions %s", self.app.owned())
             for what, pulse in self._pulses.items():
@@ -77,9 +83,12 @@ class Watch:
         missing = {*self.app.owned()} - {each.number for each in partitions}
         lost = not self.app.settled() or silent or bool(missing) or not self._answered
         self._beat("joining the group and restoring", lost, self.state.restored)
+        # Of all topics together: one loop reads them, and one that is slow to apply keeps the others waiting.
+        behind = any(self._through(each, topic) < end for each in partitions for topic, end in each.ends.items())
+        self._beat("reading", behind, sum(sum(each.progress.values()) for each in partitions))
         for topic in SOURCES:
-            behind = any(self._through(each, topic.name) < each.ends.get(topic.name, 0) for each in partitions)
-            self._beat(f"reading {topic.name}", behind, sum(each.progress.get(topic.name, 0) for each in partitions))
+            heard = self.curator.heard[topic.name]
+            self._beat(f"applying {topic.name}", topic.name in self.curator.in_hand, heard)
         for number in range(self.settings.partitions):
             owned = [each for each in partitions if each.number == number]
             writing = any(each.writing for each in owned)

@@ -76,6 +76,8 @@ class Worker:
         if taking.cancelled():
             raise NotReady("the partitions went while they were restored")
         why = taking.exception()
+        if isinstance(why, NotReady):
+            raise why
         if why is not None:
             await self.die(why)
 
@@ -101,13 +103,20 @@ class Worker:
                 f"{', '.join(sorted(more))}; the number is fixed once the topics are there"
             )
 
-    async def leave(self, *_: object, **__: object) -> None:
-        """Let go of the partitions that are revoked, which with Faust's protocol are all, also of those that come."""
+    async def revoked(self, *_: object, **__: object) -> None:
+        """Let go, as Faust asks for it."""
+        await self.leave()
+
+    async def leave(self) -> bool:
+        """Let go of the partitions that are revoked, which with Faust's protocol are all, also of those that come.
+
+        The answer tells whether all that was folded is written.
+        """
         self.door.moved()
         if self.taking is not None:
             self.taking.cancel()
             await asyncio.wait([self.taking], timeout=LEAVE_S)
-        await self.state.leave()
+        return await self.state.leave()
 
     def position(self, topic: str, partition: int) -> int:
         """The offset of the next record to apply of a topic, by its name in Kafka."""
@@ -148,12 +157,12 @@ def build(settings: Settings) -> Worker:
     worker.offsets = Offsets(settings.broker)
     worker.state = state.declare(app, settings, worker.offsets.ends)
     app.keeper = worker
-    app.on_partitions_revoked.connect(worker.leave)
+    app.on_partitions_revoked.connect(worker.revoked)
     worker.curator = Curator(
         settings, worker.state, worker.send, app.read_again, worker.finish, worker.doom, worker.count
     )
     worker.curator.declare(app)
-    worker.watch = Watch(app, settings, worker.state)
+    worker.watch = Watch(app, settings, worker.state, worker.curator)
     sets = ActiveSets(settings, worker.state, worker.publish, lambda: time.time_ns() // 1_000_000)
     worker.door = Door(app, settings, worker.state, worker.watch, worker.doom)
     views.declare(worker.door, sets)

@@ -1,24 +1,20 @@
 """What can go wrong, sorted by what the reader should do about it."""
 
 from aiokafka.errors import (
-    CorruptRecordException,
     InvalidTimestampError,
     MessageSizeTooLargeError,
     PolicyViolationError,
     RecordListTooLargeError,
     RecordTooLargeError,
-    TopicAuthorizationFailedError,
 )
 
 # What Kafka says of a record that it will never take.
 REFUSALS = (
-    CorruptRecordException,
     InvalidTimestampError,
     MessageSizeTooLargeError,
     PolicyViolationError,
     RecordListTooLargeError,
     RecordTooLargeError,
-    TopicAuthorizationFailedError,
 )
 
 

@@ -57,7 +57,7 @@ class Keeper(Protocol):
         """
         ...
 
-    async def leave(self) -> None:
+    async def leave(self) -> bool:
         """Let go of all partitions."""
         ...
 
@@ -246,6 +246,8 @@ class OurRecovery(Recovery):
         """
         app: Any = self.app
         this = self.assigned
+        if this != app.rebalancing_count:  # the partitions have gone again
+            return
         # Nothing is delivered until every position is set: upstream resumes the partitions before it seeks.
         app.consumer.stop_flow()
         app.flow_control.suspend()

@@ -5,6 +5,7 @@ import threading
 import time
 import uuid
 from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Self, TypeVar
 
 import msgspec
@@ -53,6 +54,7 @@ class Producer:
         self._prefix = prefix
         # A loop of its own, in a thread: a notebook has one already, which must not be blocked.
         self._loop = asyncio.new_event_loop()
+        self._kafka: AIOKafkaProducer | None = None
         self._thread = threading.Thread(target=self._loop.run_forever, name="activeset-producer", daemon=True)
 
     def __enter__(self) -> Self:
@@ -66,7 +68,7 @@ class Producer:
 
     def __exit__(self, *_: object) -> None:
         try:
-            self._wait(self._kafka.stop())
+            self._wait(self._close())
         finally:
             self._end()
 
@@ -161,17 +163,26 @@ class Producer:
 
     async def _send(self, records: Sequence[Record]) -> int | None:
         """Send records in order; the offset of the last one, once all are acknowledged."""
-        sent = [
-            await self._kafka.send(record.topic, record.value, record.key, headers=record.headers) for record in records
-        ]
-        try:
-            told = await asyncio.gather(*sent)
-        except REFUSALS:
-            # Kafka counts what a producer has sent, and would take nothing after what it has refused.
-            await self._kafka.stop()
+        if self._kafka is None:
             self._kafka = await self._connect()
+        try:
+            sent = [
+                await self._kafka.send(record.topic, record.value, record.key, headers=record.headers)
+                for record in records
+            ]
+            await asyncio.gather(*sent, return_exceptions=True)  # no error is left unheard
+            told = [await each for each in sent]
+        except (KafkaError, OSError):
+            # Kafka counts what a connection has sent, and takes nothing after what is missing: the next one is new.
+            await self._close()
             raise
         return int(told[-1].offset) if told else None
+
+    async def _close(self) -> None:
+        kafka, self._kafka = self._kafka, None
+        if kafka is not None:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(kafka.stop(), TIMEOUT_S)
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
         if not self._loop.is_running():

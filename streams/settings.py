@@ -136,7 +136,9 @@ class Settings:
     create_topics: bool = setting(True, yes_or_no, "`no`: the topics must be there, and the start says which are not")
     session_timeout_s: int = setting(10, whole(6, 300), "seconds until a worker that died is noticed")
     stall_s: int = setting(
-        60, whole(10, 3600), "seconds without progress, with something to do, after which a worker ends itself"
+        60,
+        whole(10, 3600),
+        "seconds without progress, with something to do, after which a worker ends; over 30 in earnest",
     )
     rocksdb_cache_mib: int = setting(
         256, whole(8, 1_048_576), "MiB that the worker's RocksDBs keep of what they have read, all together"

@@ -5,7 +5,6 @@ and from then on Kafka refuses what a former owner still sends.
 """
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.consumer import AIOKafkaConsumer
 from aiokafka.producer import AIOKafkaProducer
 
+from streams.overrides import now_s
 from streams.record import MESSAGE_BYTES
 from tables.rows import Change
 
@@ -21,7 +21,6 @@ SLICE = 5000  # rows that are read back between two steps of the event loop
 # Returns when Kafka takes this worker for a member of the group, as it is.
 Member = Callable[[], Awaitable[object]]
 
-RENEW_S = 24 * 3600.0  # Kafka forgets a writer that has written nothing for a week
 BATCH_BYTES = 1024 * 1024  # a record batch; a row is at most that (agents/decide.py, ROW_BYTES)
 
 
@@ -31,13 +30,10 @@ class Writer:
     def __init__(self, broker: str, topic: str, partition: int) -> None:
         self.topic = topic
         self.partition = partition
-        self._broker = broker
-        self._producer = self._new_producer()
-
-    def _new_producer(self) -> AIOKafkaProducer:
-        return AIOKafkaProducer(
-            bootstrap_servers=self._broker,
-            transactional_id=f"{self.topic}-{self.partition}",
+        self.used_at = now_s()  # when it wrote last: Kafka forgets a writer that has written nothing for a week
+        self._producer = AIOKafkaProducer(
+            bootstrap_servers=broker,
+            transactional_id=f"{topic}-{partition}",
             acks="all",
             max_batch_size=BATCH_BYTES,
             max_request_size=MESSAGE_BYTES,
@@ -51,7 +47,7 @@ class Writer:
         """
         await member()
         await self._producer.start()
-        self._member, self._used_at = member, time.monotonic()
+        self.used_at = now_s()
 
     async def stop(self) -> None:
         """Close the connections."""
@@ -63,11 +59,7 @@ class Writer:
         Raises:
             KafkaError: it may or may not have been written. Whoever writes must end; what is restored is the truth.
         """
-        if time.monotonic() - self._used_at > RENEW_S:
-            await self._producer.stop()
-            self._producer = self._new_producer()
-            await self.start(self._member)
-        self._used_at = time.monotonic()
+        self.used_at = now_s()
         await self._producer.begin_transaction()
         sent: list[asyncio.Future[Any]] = []
         try:

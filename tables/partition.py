@@ -26,6 +26,7 @@ log = logging.getLogger("activeset.state")
 
 LEAVE_S = 8.0  # twice this is less than the rebalance timeout (streams/app.py)
 SLICE = 5000  # rows of a scan between two steps of the event loop
+KEPT = "<"  # whose progress row is written when nothing else is; no topic has such a name
 GROUP = 16  # events in a transaction, at most
 GROUP_BYTES = 8 * 1024 * 1024  # of rows that wait; one event may have more by itself
 
@@ -153,6 +154,16 @@ class Partition:
             self._enter(at.marks(), fold(self.rows), sent, done, Applied.NOW)
         return done
 
+    async def keep(self) -> None:
+        """Write something, so that Kafka does not forget the writer of a partition in which nothing happens.
+
+        Not a new writer instead: who wakes with one would shut out whoever has the partition by then.
+        """
+        if not self.closed and self._failed is None:
+            done: asyncio.Future[Applied] = asyncio.get_running_loop().create_future()
+            self._enter({KEPT: 0}, [], None, done, Applied.NOW)
+            await done
+
     def _enter(
         self,
         marks: dict[str, int],
@@ -224,8 +235,11 @@ class Partition:
                 ranking.update(each.changes)
         return True
 
-    async def leave(self) -> None:
-        """Let go, once what is folded is written; or after a while, and Kafka will refuse what is still sent."""
+    async def leave(self) -> bool:
+        """Let go, once what is folded is written; or after a while, and Kafka will refuse what is still sent.
+
+        The answer tells whether everything was written.
+        """
         self.closed = True
         try:
             if self._writing is not None:
@@ -240,6 +254,8 @@ class Partition:
                 await self.writer.stop()
         except TimeoutError:
             log.warning("partition %d: its writer did not stop within %.0f s", self.number, LEAVE_S)
+            return False
+        return not self.writing and self._failed is None
 
     @property
     def writing(self) -> bool:

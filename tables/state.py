@@ -103,10 +103,10 @@ class State:
                 log.warning("partition %d: its rows are %s; they are in %s, and restored", number, why, aside)
             each.store.origin = ends.origin
 
-    async def leave(self) -> None:
-        """Let go of all partitions, once the events in hand are written."""
+    async def leave(self) -> bool:
+        """Let go of all partitions, once the events in hand are written; whether they were."""
         left, self._owned = self._owned, {}
-        await asyncio.gather(*(each.leave() for each in left.values()))
+        return all(await asyncio.gather(*(each.leave() for each in left.values())))
 
     def position(self, topic: str, partition: int) -> int:
         """The offset of the next record of a topic that is to be applied: 0 if none was."""

@@ -42,20 +42,6 @@ async def test_rows_are_read_as_they_were_written_and_from_any_place_on(changelo
     assert await read(changelog, second + 1) == []
 
 
-async def test_a_writer_that_kafka_may_have_forgotten_begins_anew_and_goes_on(
-    changelog: Changelog, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tables.batch.RENEW_S", 0)
-    writer = changelog.writer(0)
-    await writer.start(a_member)
-
-    for n in range(3):
-        assert await writer.append([(b"%d" % n, b"")]) == 2 * n
-
-    await writer.stop()
-    assert await read(changelog) == [(b"%d" % n, b"") for n in range(3)]
-
-
 async def test_the_rows_of_an_event_may_be_more_than_one_batch(changelog: Changelog) -> None:
     rows: list[Change] = [(b"%d" % n, bytes(100_000)) for n in range(48)]
     rows += [(b"the largest", bytes(ROW_BYTES)), (b"and one more", bytes(ROW_BYTES))]

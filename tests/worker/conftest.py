@@ -34,7 +34,7 @@ class ListWriter(Writer):
     """A writer to a list; fenced by one that started after it."""
 
     def __init__(self, changelog: "ListChangelog", partition: int) -> None:
-        self.changelog, self.partition = changelog, partition
+        self.changelog, self.partition, self.used_at = changelog, partition, 0.0
 
     async def start(self, member: Member) -> None:
         await member()

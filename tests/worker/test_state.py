@@ -263,6 +263,33 @@ async def test_what_an_event_had_published_is_in_kafka_before_it_counts(house: H
     assert await applying is Applied.NOW
 
 
+async def test_a_partition_in_which_nothing_happens_writes_something_that_nobody_sees(house: House) -> None:
+    partition = house.state.owned(0)
+    await apply(house.state, at(0), writes(b"1"))
+    before = (partition.as_of(), partition.lag(), house.disk.open(0).get([KEY]))
+
+    await partition.keep()
+
+    assert house.changelog.rows[0][2:] == [(progress_key("<"), pack_int(0))]
+    assert (partition.as_of(), partition.lag(), house.disk.open(0).get([KEY])) == before
+    assert house.state.position("active_set_events", 0) == 1
+    await house.state.leave()
+    await partition.keep()
+    assert len(house.changelog.rows[0]) == 3
+
+
+async def test_leaving_tells_whether_everything_is_written(
+    house: House, acknowledge: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert await house.state.leave()
+    await house.state.take(range(8), GENERATION, a_member)
+    monkeypatch.setattr("tables.partition.LEAVE_S", 0.01)
+    await house.state.owned(0).apply(at(0), writes(b"1"))
+
+    assert not await house.state.leave()
+    acknowledge()
+
+
 async def test_a_moved_record_counts_once_however_often_it_is_moved(house: House) -> None:
     def moved(offset: int, *origin: int) -> At:
         return at(offset)._replace(origin=Origin(*origin))
