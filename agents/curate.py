@@ -124,7 +124,7 @@ class Curator:
         try:
             return await self._heard(message, topic)
         finally:
-            del self.in_hand[topic]
+            self.in_hand.pop(topic, None)
             self.heard[topic] += 1
             if not self.in_hand:
                 self._idle.set()

@@ -1,7 +1,10 @@
 """What a real Kafka lets in, what it refuses, and what a consumer of ours makes of it (streams/lenient.py)."""
 
+import json
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,9 +15,12 @@ from aiokafka.consumer import fetcher
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
+from confluent_kafka import Producer
 
 from streams.lenient import UNPACKED_BYTES, install
 from streams.record import MESSAGE_BYTES, undecodable
+from tests.broker.conftest import Program, Start, until
+from tests.broker.test_worker import WORKER
 from tests.core.test_lenient import CODECS, GZIP, LZ4, NONE, NOT_UTF8, PACK, SNAPPY, ZSTD, batch, packed, record
 
 Write = Callable[[bytes], Awaitable[int]]
@@ -35,8 +41,8 @@ async def topic(kafka: str, prefix: str) -> str:
     return f"{prefix}t"
 
 
-@pytest.fixture
-async def write(kafka: str, topic: str) -> AsyncIterator[Write]:
+@asynccontextmanager
+async def writing(kafka: str, topic: str) -> AsyncIterator[Write]:
     """Writes bytes as a batch, past all that a producer would check; answers with Kafka's code, 0 if it took them."""
     client = AIOKafkaClient(bootstrap_servers=kafka)
     await client.bootstrap()
@@ -50,6 +56,13 @@ async def write(kafka: str, topic: str) -> AsyncIterator[Write]:
 
     yield write
     await client.close()
+
+
+@pytest.fixture
+async def write(kafka: str, topic: str) -> AsyncIterator[Write]:
+    """The same for the topic with one partition."""
+    async with writing(kafka, topic) as write:
+        yield write
 
 
 @pytest.fixture
@@ -143,3 +156,30 @@ REFUSED = {
 @pytest.mark.parametrize(("data", "code"), REFUSED.values(), ids=REFUSED)
 async def test_kafka_refuses(write: Write, data: bytes, code: int) -> None:
     assert await write(data) == code
+
+
+async def test_none_of_it_travels_from_owner_to_owner(kafka: str, prefix: str, start: Start) -> None:
+    first = await start(*WORKER, broker=kafka, topic_prefix=prefix, partitions=1)
+    await until(first.partitions, first)
+    async with writing(kafka, f"{prefix}media_uploads") as write:
+        for poison in (packed(NONE, record(0, b"bad", NOT_UTF8)), *LET_IN.values()):
+            assert await write(poison) == 0
+    about = {"workspace_id": "w1", "project_id": "p1", "timestamp": 1, "dataset_storage_id": "s"}
+    producer = Producer({"bootstrap.servers": kafka})
+    producer.produce(f"{prefix}project_updates", json.dumps({**about, "tasks": [{"task_id": "t1"}]}), "p1")
+    producer.produce(f"{prefix}media_uploads", json.dumps({**about, "media_type": "image", "media_id": "m1"}), "p1")
+    assert producer.flush(20) == 0
+    await until(partial(serves, first), first)
+
+    first.process.kill()
+    second = await start(*WORKER, broker=kafka, topic_prefix=prefix, partitions=1)  # which reads what is not applied
+    await until(partial(serves, second), second)
+
+    assert first.said().count("rejected media_uploads") >= 1 + len(LET_IN)
+    assert await second.stop() == 0
+
+
+async def serves(worker: Program) -> bool:
+    """Whether a worker serves the image that came after all."""
+    status, answer = await worker.get("/v1/projects/p1/active-set")
+    return status == 200 and [item["id"] for item in answer["active_set"]] == ["m1"]
