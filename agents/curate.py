@@ -22,7 +22,7 @@ from streams.rejection import rejection
 from streams.settings import Settings
 from streams.topics import REJECTED, SOURCES
 from tables.gaps import Verdict
-from tables.partition import Applied, At, Fold, Origin, Partition
+from tables.partition import Applied, At, Fold, Partition
 from tables.rows import Change, Rows
 from tables.state import State
 
@@ -150,8 +150,8 @@ class Curator:
                 pass
         record = received(message)
         try:
-            outcome, at, fold, sent = await self._decided(record, at, partition)
-            applied = await partition.apply(at, fold, sent)
+            outcome, at, fold = await self._decided(record, at, partition)
+            applied = await partition.apply(at, fold)
         except MalformedEvent as why:
             log.warning("rejected %s, partition %d, offset %d: %s", topic, at.partition, at.offset, why)
             outcome = Outcome.REJECTED
@@ -161,19 +161,17 @@ class Curator:
             return done(Outcome.SKIPPED)
         return told(applied, outcome)
 
-    async def _decided(
-        self, record: Record, at: At, partition: Partition
-    ) -> tuple[Outcome, At, Fold, "asyncio.Future[int] | None"]:
-        """What becomes of a record, what it does to the rows, and what was sent on because of it."""
+    async def _decided(self, record: Record, at: At, partition: Partition) -> tuple[Outcome, At, Fold]:
+        """What becomes of a record, where it stands, and what it does to the rows."""
         event = decode(record, at.topic)
         home = partition_of(event.project_id.encode(), self.settings.partitions)
         origin = origin_of(record.headers, self.state.origin)
         if home == at.partition:
             fold = await decide(event, partition.rows, at.offset, self.count)
-            return Outcome.HEARD, at._replace(origin=None if origin is None else Origin(*origin)), fold, None
+            return Outcome.HEARD, at._replace(origin=origin), fold
         if origin is not None:
             raise MalformedEvent(
-                f"it was moved from partition {origin[0]} to {at.partition}, and belongs to {home}: "
+                f"it was moved from partition {origin.partition} to {at.partition}, and belongs to {home}: "
                 "somebody counts other partitions than we do"
             )
         # One by one: what follows one that could not be moved must not come before it.
@@ -181,7 +179,7 @@ class Curator:
             await (await self.send(moved(record, at.offset, home, self.state.origin)))
         except REFUSALS as why:
             raise MalformedEvent(f"it belongs to partition {home}, where Kafka does not take it: {why!r}") from why
-        return Outcome.MOVED, at, nothing, None
+        return Outcome.MOVED, at, nothing
 
 
 def done(outcome: Outcome) -> "asyncio.Future[Outcome]":

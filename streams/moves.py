@@ -6,11 +6,19 @@ partitions differently.
 
 import re
 from hashlib import blake2b
+from typing import NamedTuple
 
 from streams.errors import MalformedEvent
 from streams.record import Headers, Record
 
 MOVED_FROM = "activeset-moved-from"
+
+
+class Origin(NamedTuple):
+    """Where a record came first, before it was moved to its own partition."""
+
+    partition: int
+    offset: int
 
 
 def moved(record: Record, offset: int, home: int, whose: str) -> Record:
@@ -32,8 +40,8 @@ def came(record: Record) -> Record:
     return record._replace(headers=[(name, text) for name, text in record.headers if name != MOVED_FROM])
 
 
-def origin_of(headers: Headers, whose: str) -> tuple[int, int] | None:
-    """The partition and offset at which a record came first, if it was moved here; none if it was moved elsewhere.
+def origin_of(headers: Headers, whose: str) -> Origin | None:
+    """Where a record came first, if it was moved here; none if it was not, or in another Kafka.
 
     Raises:
         MalformedEvent: the header is not one of ours.
@@ -46,7 +54,7 @@ def origin_of(headers: Headers, whose: str) -> tuple[int, int] | None:
         raise MalformedEvent(
             f"header {MOVED_FROM} must be partition:offset:mark, and is for the workers alone to write"
         )
-    return (int(found[1]), int(found[2])) if found[3].decode() == mark(whose) else None
+    return Origin(int(found[1]), int(found[2])) if found[3].decode() == mark(whose) else None
 
 
 def mark(whose: str) -> str:

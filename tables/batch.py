@@ -13,6 +13,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.consumer import AIOKafkaConsumer
 from aiokafka.producer import AIOKafkaProducer
 
+from streams.offsets import AskEnds
 from streams.overrides import now_s
 from streams.record import MESSAGE_BYTES
 from tables.rows import Change
@@ -102,9 +103,10 @@ class Ends(NamedTuple):
 class Changelog:
     """The changelog of the table: who writes a partition of it, and how it is read back."""
 
-    def __init__(self, broker: str, topic: str) -> None:
+    def __init__(self, broker: str, topic: str, ends: AskEnds) -> None:
         self._broker = broker
         self._topic = topic
+        self._ends = ends
 
     def writer(self, partition: int) -> Writer:
         """A new writer of a partition, not started."""
@@ -113,14 +115,13 @@ class Changelog:
     async def ends(self, partitions: Sequence[int]) -> Ends:
         """Where some partitions end now, and of which Kafka and topic they are."""
         admin = AIOKafkaAdminClient(bootstrap_servers=self._broker)
-        async with AIOKafkaConsumer(bootstrap_servers=self._broker) as consumer:
-            try:
-                await admin.start()
-                cluster = (await admin.describe_cluster())["cluster_id"]
-            finally:
-                await admin.close()
-            ends = await consumer.end_offsets([TopicPartition(self._topic, partition) for partition in partitions])
-        return Ends(f"{cluster}/{self._topic}", {each.partition: offset for each, offset in ends.items()})
+        try:
+            await admin.start()
+            cluster = (await admin.describe_cluster())["cluster_id"]
+        finally:
+            await admin.close()
+        ends = await self._ends([(self._topic, partition) for partition in partitions])
+        return Ends(f"{cluster}/{self._topic}", {partition: offset for (_, partition), offset in ends.items()})
 
     async def read(self, positions: Mapping[int, int], ends: Mapping[int, int]) -> AsyncIterator[Slice]:
         """What was written to some partitions and committed, from the offset of each on, up to its end."""

@@ -14,6 +14,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from streams.errors import NotReady, UnknownProject
+from streams.moves import Origin
 from tables.batch import Writer
 from tables.gaps import Gaps, Verdict
 from tables.pending import Pending
@@ -32,13 +33,6 @@ GROUP_BYTES = 8 * 1024 * 1024  # of rows that wait; one event may have more by i
 
 # Answers at once what rows an event changes, from the rows there are.
 Fold = Callable[[Rows], list[Change]]
-
-
-class Origin(NamedTuple):
-    """Where a record came first, before it was moved to its own partition."""
-
-    partition: int
-    offset: int
 
 
 class At(NamedTuple):

@@ -152,5 +152,5 @@ def declare(app: faust.App, settings: Settings, ends: AskEnds) -> State:
             "max_open_files": OPEN_FILES,
         },
     )
-    changelog = Changelog(settings.broker, settings.name(CHANGELOG.name))
+    changelog = Changelog(settings.broker, settings.name(CHANGELOG.name), ends)
     return State(settings, FaustStores(table.data), changelog, ends)

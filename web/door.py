@@ -6,7 +6,6 @@ looked at before and after an answer is made, and so is everything else.
 """
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -23,8 +22,6 @@ from streams.settings import Settings
 from tables.partition import Partition
 from tables.state import State
 from web.proxy import Proxy
-
-log = logging.getLogger("activeset.web")
 
 PROJECTS = "project_updates"
 HEARSAY_S = 2.0  # for events to be applied that may tell of what is not known yet

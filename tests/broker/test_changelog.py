@@ -1,10 +1,12 @@
 import asyncio
+from collections.abc import AsyncIterator
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError
 
 from agents.decide import ROW_BYTES
+from streams.offsets import Offsets
 from streams.record import MESSAGE_BYTES
 from tables.batch import Changelog
 from tables.rows import Change
@@ -12,7 +14,7 @@ from tests.worker.conftest import a_member
 
 
 @pytest.fixture
-async def changelog(kafka: str, prefix: str) -> Changelog:
+async def changelog(kafka: str, prefix: str) -> AsyncIterator[Changelog]:
     """A changelog with two partitions."""
     topic = f"{prefix}changelog"
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
@@ -20,7 +22,9 @@ async def changelog(kafka: str, prefix: str) -> Changelog:
     config = {"max.message.bytes": str(MESSAGE_BYTES), "cleanup.policy": "compact"}
     await admin.create_topics([NewTopic(topic, 2, 1, topic_configs=config)])
     await admin.close()
-    return Changelog(kafka, topic)
+    offsets = Offsets(kafka)
+    yield Changelog(kafka, topic, offsets.ends)
+    await offsets.close()
 
 
 async def read(changelog: Changelog, position: int = 0) -> list[Change]:

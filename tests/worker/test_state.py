@@ -8,9 +8,10 @@ import pytest
 from rocksdict import Options, Rdict
 
 from streams.errors import CorruptStore, NotReady
+from streams.moves import Origin
 from streams.offsets import Place
 from tables.batch import Slice
-from tables.partition import GROUP, Applied, At, Fold, Origin
+from tables.partition import GROUP, Applied, At, Fold
 from tables.rows import Change, Kind, Rows, moved_name, pack_int, prefix_of, progress_key, unpack_int
 from tables.state import NEEDED, State
 from tests.worker.conftest import GENERATION, Disk, House, ListChangelog, ListWriter, a_member, no_ends
