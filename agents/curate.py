@@ -12,7 +12,7 @@ from typing import Any
 import faust
 from faust.types.tuples import Message
 
-from agents.decide import decide
+from agents.decide import Count, Decider
 from streams.decode import decode
 from streams.errors import REFUSALS, MalformedEvent, NotReady
 from streams.moves import moved, origin_of
@@ -32,8 +32,6 @@ log = logging.getLogger("activeset.agents")
 Send = Callable[[Record], Awaitable["asyncio.Future[int]"]]
 # Told about an error that must end the worker, the record in hand unfinished.
 Fatal = Callable[[BaseException], object]
-# Told what happened, and how often.
-Count = Callable[[str, int], None]
 
 
 class Outcome(StrEnum):
@@ -65,6 +63,10 @@ class Curator:
     in_hand: dict[str, Message] = field(default_factory=dict)
     heard: Counter[str] = field(default_factory=Counter)
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
+    _decider: Decider = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_decider", Decider(self.count))
 
     def declare(self, app: faust.App) -> None:
         """Put an agent on every source topic."""
@@ -167,7 +169,7 @@ class Curator:
         home = partition_of(event.project_id.encode(), self.settings.partitions)
         origin = origin_of(record.headers, self.state.origin)
         if home == at.partition:
-            fold = await decide(event, partition.rows, at.offset, self.count)
+            fold = await self._decider.decide(event, partition.rows, at.offset)
             return Outcome.HEARD, at._replace(origin=origin), fold
         if origin is not None:
             raise MalformedEvent(

@@ -3,60 +3,96 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from hashlib import blake2b
 
-from agents.fold import fold, fold_seen, fold_unseen, references
-from agents.score import score
-from streams.artifacts import columns
+from agents.extractors import Seen
+from agents.fold import fold, fold_seen, fold_unseen, references, uploaded
+from agents.score import Scored, score, seen_of
+from streams.artifacts import Columns, columns
 from streams.errors import MalformedEvent
-from streams.events import ArtifactsInferred, Event
+from streams.events import ArtifactsInferred, Event, Granted
 from tables.partition import Fold
+from tables.removals import left
 from tables.rows import Change, Rows
 
 log = logging.getLogger("activeset.agents")
 
 ROW_BYTES = 1024 * 1024  # of a row: Kafka must take it, whatever the event looked like that it came from
+FITS = 4  # batches whose PCAs are kept, to score the next chunk with
+
+Count = Callable[[str, int], None]
 
 
-async def decide(event: Event, rows: Rows, offset: int, count: Callable[[str, int], None]) -> Fold:
-    """What an event does to the rows; it raises MalformedEvent if a row of it would be too large to keep.
+class Decider:
+    """What events do to the rows. It keeps the PCAs of the last batches, which the next chunks need again."""
 
-    rows: with all that earlier events of its topic did to them; only artifacts look at them already.
-    offset: the event's place in its topic.
-    count: told how many rows of a chunk were left out, and how many extractors failed.
+    def __init__(self, count: Count) -> None:
+        """Nothing is kept yet.
+
+        count: told how many rows of a chunk were left out, and how often extractors failed.
+        """
+        self._count = count
+        self._seen: dict[bytes, Seen] = {}
+
+    async def decide(self, event: Event, rows: Rows, offset: int) -> Fold:
+        """What an event does to the rows; it raises MalformedEvent if it does not fit to what is there.
+
+        rows: with all that earlier events of its topic did to them; only artifacts look at them already.
+        offset: the event's place in its topic.
+
+        Raises:
+            MalformedEvent: its columns do not fit together.
+        """
+        if not isinstance(event, ArtifactsInferred):
+            return lambda rows: changes(event, rows, offset)
+        given = await asyncio.to_thread(columns, event)
+        self._count("rows left out", given.left_out)
+        if given.left_out:
+            log.warning(
+                "left out %d of %d rows, with numbers that are not finite: project %s, task %s, batch %s, chunk %d",
+                given.left_out,
+                len(event.media),
+                event.project_id,
+                event.task_id,
+                event.batch_id,
+                event.chunk,
+            )
+        if event.subset == "seen":
+            return lambda rows: changes(event, rows, offset, given)
+        seen = None if given.features is None else self.seen(references(event, rows))
+        scored = await asyncio.to_thread(score, given, seen, multi_label=event.multi_label)
+        self._count("extractors failed", scored.failed)
+        return lambda rows: changes(event, rows, offset, given, scored)
+
+    def seen(self, values: list[bytes]) -> Seen | None:
+        """What references hold, with the PCAs that were made of them before."""
+        name = blake2b(b"".join(values)).digest()
+        found = self._seen.pop(name, None) or seen_of(values)
+        if found is not None:
+            self._seen[name] = found
+            while len(self._seen) > FITS:
+                del self._seen[next(iter(self._seen))]
+        return found
+
+
+def changes(
+    event: Event, rows: Rows, offset: int, given: Columns | None = None, scored: Scored | None = None
+) -> list[Change]:
+    """The rows that an event changes, without those that are gone already.
+
+    given: the columns of artifacts. scored: what came of them, if they are of unseen media.
 
     Raises:
-        MalformedEvent: its columns do not fit together.
+        MalformedEvent: it does not fit to what is there, or Kafka would not take a row.
     """
-    if isinstance(event, ArtifactsInferred):
-        folded = await artifacts(event, rows, count)
-        return lambda rows: checked(folded(rows))
-    return lambda rows: checked(fold(event, rows, offset))
-
-
-def checked(changes: list[Change]) -> list[Change]:
-    """The changes, if Kafka takes each row."""
-    for _, value in changes:
+    oldest = event.timestamp
+    if isinstance(event, ArtifactsInferred) and given is not None:
+        found = fold_seen(event, given, rows) if scored is None else fold_unseen(event, given, scored, rows)
+    else:
+        found = fold(event, rows, offset)
+    if isinstance(event, Granted):
+        oldest = min((uploaded(event, pick) for pick in event.media), default=oldest)
+    for _, value in found:
         if value is not None and len(value) > ROW_BYTES:
             raise MalformedEvent(f"a row that is kept of it must be at most {ROW_BYTES} bytes, not {len(value)}")
-    return changes
-
-
-async def artifacts(event: ArtifactsInferred, rows: Rows, count: Callable[[str, int], None]) -> Fold:
-    """What a chunk of artifacts does to the rows."""
-    given = await asyncio.to_thread(columns, event)
-    count("rows left out", given.left_out)
-    if given.left_out:
-        log.warning(
-            "left out %d of %d rows, with numbers that are not finite: project %s, task %s, batch %s, chunk %d",
-            given.left_out,
-            len(event.media),
-            event.project_id,
-            event.task_id,
-            event.batch_id,
-            event.chunk,
-        )
-    if event.subset == "seen":
-        return lambda rows: fold_seen(event, given, rows)
-    scored = await asyncio.to_thread(score, given, references(event, rows), multi_label=event.multi_label)
-    count("extractors failed", scored.failed)
-    return lambda rows: fold_unseen(event, scored, rows)
+    return left(found, event.project_id, oldest, rows)

@@ -1,6 +1,10 @@
 """Extractors: from the artifacts of a batch inference to one utility per row; the higher, the sooner to label."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
 import numpy as np
+from numpy.typing import NDArray
 
 from streams.tensors import Array
 
@@ -26,37 +30,120 @@ def margin(probabilities: Array, *, multi_label: bool = False) -> Array:
     return np.clip(1 - (best[:, -1] - best[:, -2]), 0, 1)
 
 
-def fre_class_agnostic(features: Array, seen: Array) -> Array:
+@dataclass(frozen=True)
+class Subspace:
+    """Where features that a model has learnt lie: around a mean (D,), along orthonormal components (k, D)."""
+
+    mean: Array
+    components: Array
+
+    @classmethod
+    def of(cls, features: Array) -> "Subspace":
+        """The PCA of features that keeps the fewest components which explain more than 99.5 % of the variance.
+
+        features: (rows, D).
+
+        Raises:
+            ValueError: the rows do not differ from each other.
+        """
+        mean = features.mean(axis=0)
+        _, singular, components = np.linalg.svd(features - mean, full_matrices=False)
+        # What is left of equal rows when their mean is taken away is rounding.
+        rounding = np.finfo(np.float64).eps * max(features.shape) * np.abs(features).max(initial=0)
+        if not singular.max(initial=0) > rounding:
+            raise ValueError("seen features must differ from each other")
+        variance = singular**2
+        explained = np.cumsum(variance / variance.sum())
+        return cls(mean, components[: int(np.searchsorted(explained, EXPLAINED, side="right")) + 1])
+
+    def error(self, features: Array) -> Array:
+        """The squared distance of each row from the subspace, (rows,)."""
+        centred = features - self.mean
+        # The residual itself: |x|^2 - |Wx|^2 is cheaper, and loses its digits where the error is small.
+        residual = centred - (centred @ self.components.T) @ self.components
+        error: Array = np.einsum("ij,ij->i", residual, residual)
+        return error
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Features of media that the model was trained on, (rows, D), and the label of each; their PCAs are made once."""
+
+    features: Array
+    labels: Sequence[str | int | None] | NDArray[np.uint64]
+    _found: dict[object, Subspace | ValueError] = field(default_factory=dict)
+
+    def subspace(self) -> Subspace:
+        """The PCA of all of them.
+
+        Raises:
+            ValueError: they do not differ from each other.
+        """
+        return self._once("all", self.features)
+
+    def subspace_of(self, label: str | int) -> Subspace | None:
+        """The PCA of those with a label; None if there is none.
+
+        Raises:
+            ValueError: they do not differ from each other.
+        """
+        which = np.array([each == label for each in self.labels], dtype=bool)
+        return self._once((label,), self.features[which]) if which.any() else None
+
+    def _once(self, name: object, features: Array) -> Subspace:
+        if name not in self._found:
+            try:
+                self._found[name] = Subspace.of(features)
+            except ValueError as why:
+                self._found[name] = why
+        found = self._found[name]
+        if isinstance(found, ValueError):
+            raise found
+        return found
+
+
+def fre_class_agnostic(features: Array, seen: Seen) -> Array:
     """Squared feature reconstruction error under a PCA of the seen features, one value per row.
 
-    What the seen features cannot reconstruct is unlike what the model has learnt. The PCA keeps the fewest components
-    that explain more than 99.5 % of the variance.
+    What the seen features cannot reconstruct is unlike what the model has learnt.
 
-    features: (rows, D); seen: (rows >= 2, D).
+    features: (rows, D).
     Source: arXiv:2109.06873, section 3, and arXiv:2012.04250.
 
     Raises:
-        ValueError: fewer than two seen rows, seen rows without variance, or another D.
+        ValueError: the seen features have no variance.
 
-    >>> seen = np.array([[-5, 0], [0, 0.1], [5, 0]])
+    >>> seen = Seen(np.array([[-5, 0], [0, 0.1], [5, 0]]), ["a"] * 3)
     >>> fre_class_agnostic(np.array([[2.0, 3.0], [4.0, 1.0]]), seen).round(2)
     array([8.8 , 0.93])
     """
-    if seen.shape[1:] != features.shape[1:]:
-        raise ValueError(f"features must have {seen.shape[1]} columns, as the seen ones have, not {features.shape[1]}")
-    if len(seen) < 2:
-        raise ValueError(f"seen features must be at least 2 rows, not {len(seen)}")
-    mean = seen.mean(axis=0)
-    _, singular, components = np.linalg.svd(seen - mean, full_matrices=False)
-    variance = singular**2
-    # What is left of equal rows when their mean is taken away is rounding.
-    rounding = np.finfo(np.float64).eps * max(seen.shape) * np.abs(seen).max()
-    if not singular.max(initial=0) > rounding:
-        raise ValueError("seen features must differ from each other")
-    explained = np.cumsum(variance / variance.sum())
-    kept = components[: int(np.searchsorted(explained, EXPLAINED, side="right")) + 1]
-    centred = features - mean
-    # The residual itself: |x|^2 - |Wx|^2 is cheaper, and loses its digits where the error is small.
-    residual = centred - (centred @ kept.T) @ kept
-    error: Array = np.einsum("ij,ij->i", residual, residual)
-    return error
+    return seen.subspace().error(features)
+
+
+def fre(features: Array, labels: Sequence[str | int | None], seen: Seen) -> tuple[Array, int]:
+    """The same, each row under a PCA of the seen features of the label that was predicted for it.
+
+    The utilities, (rows,), and for how many labels there is none, since their seen features have no variance: NaN, as
+    where no label was predicted. A label without any seen row reconstructs perfectly: 0.
+
+    features: (rows, D). labels: of each row.
+    Source: arXiv:2109.06873, section 3.
+
+    >>> seen = Seen(np.array([[-5, 0], [0, 0.1], [5, 0]]), ["a"] * 3)
+    >>> fre(np.array([[2.0, 3.0], [4.0, 1.0]]), ["a", "b"], seen)[0].round(2)
+    array([8.8, 0. ])
+    """
+    found = np.full(len(features), np.nan)
+    rows: dict[str | int, list[int]] = {}
+    for row, label in enumerate(labels):
+        if label is not None:
+            rows.setdefault(label, []).append(row)
+    failed = 0
+    for label, which in rows.items():
+        try:
+            subspace = seen.subspace_of(label)
+        except ValueError:
+            failed += 1
+        else:
+            found[which] = 0 if subspace is None else subspace.error(features[which])
+    return found, failed

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from agents.score import Scored
-from agents.slots import complete, slot_of
+from agents.slots import complete_among, placed
 from streams.artifacts import Columns
 from streams.events import (
     AnnotationUpdated,
@@ -21,22 +21,18 @@ from streams.events import (
     Granted,
     MediaDeleted,
     ModelActivated,
+    Pick,
     ProjectDeleted,
     ProjectUpdated,
     Reset,
     Uploads,
 )
-from streams.tensors import Array
 from tables.rows import (
-    EMPTY,
     FOREVER,
     GRANT,
     HASH_BYTES,
-    SCORE,
-    SLOTS,
     STATE,
     STATES,
-    UTILITIES,
     ActivationRow,
     BatchRow,
     Change,
@@ -49,9 +45,11 @@ from tables.rows import (
     number_of,
     pack_int,
     prefix_of,
+    sweep_of,
     unpack_int,
     whole_bytes,
 )
+from tables.slots import EMPTY, NOTHING_FOUND, pairs, slot_values, slots_of
 
 REFERENCES = 1000  # seen rows that are kept of a batch,
 REFERENCE_NUMBERS = 4_000_000  # fewer of long ones: a PCA needs several times this memory
@@ -74,9 +72,10 @@ def fold_project(event: ProjectUpdated, rows: Rows, _: int) -> list[Change]:
     return latest({prefix_of(event.project_id, Kind.PROJECT): told}, rows)
 
 
-def fold_project_deletion(event: ProjectDeleted, rows: Rows, _: int) -> list[Change]:
-    """When the project went: what was told before is invisible from now on."""
-    return latest({prefix_of(event.project_id, Kind.REMOVAL): pack_int(event.timestamp)}, rows)
+def fold_project_deletion(event: ProjectDeleted, rows: Rows, offset: int) -> list[Change]:
+    """When the project went: what was told before is invisible from now on, and swept."""
+    changes = latest({prefix_of(event.project_id, Kind.REMOVAL): pack_int(event.timestamp)}, rows)
+    return [*changes, (sweep_of(event.project_id), pack_int(offset))] if changes else []
 
 
 def fold_uploads(event: Uploads, rows: Rows, _: int) -> list[Change]:
@@ -85,7 +84,7 @@ def fold_uploads(event: Uploads, rows: Rows, _: int) -> list[Change]:
     return latest(
         {
             prefix + whole_bytes(each.medium): UploadRow(
-                event.timestamp, each.frame_count, each.frame_stride, each.told
+                event.timestamp, each.frame_count, each.frame_stride, number_of(event.dataset_storage_id), each.told
             ).pack()
             for each in event.uploads
         },
@@ -93,10 +92,15 @@ def fold_uploads(event: Uploads, rows: Rows, _: int) -> list[Change]:
     )
 
 
-def fold_deletion(event: MediaDeleted, rows: Rows, _: int) -> list[Change]:
+def fold_deletion(event: MediaDeleted, rows: Rows, offset: int) -> list[Change]:
     """When each medium went."""
-    prefix = prefix_of(event.project_id, Kind.REMOVAL)
-    return latest({prefix + whole_bytes(medium): pack_int(event.timestamp) for medium in event.which()}, rows)
+    removal, at = prefix_of(event.project_id, Kind.REMOVAL), pack_int(event.timestamp)
+    changes = latest({removal + whole_bytes(medium): at for medium in event.which()}, rows)
+    if not changes:
+        return []
+    swept = b"".join(key[len(removal) :] for key, _ in changes)
+    last = latest({prefix_of(event.project_id, Kind.LAST_REMOVAL): at}, rows)
+    return [*changes, *last, (sweep_of(event.project_id, offset), swept)]
 
 
 def fold_annotation(event: AnnotationUpdated, rows: Rows, _: int) -> list[Change]:
@@ -121,24 +125,29 @@ def fold_activation(event: ModelActivated, rows: Rows, _: int) -> list[Change]:
 def fold_grant(event: Granted, rows: Rows, offset: int) -> list[Change]:
     """The media that nobody holds become the asker's: the log alone decides, the first live holder keeps a medium.
 
-    Live is what had not run out when the event was published, was not swept away by a reset, and is of the medium as it
-    was uploaded last: when it was deleted is in the event, for that is another topic's to tell. A deletion that comes
-    late, and is older than the upload, ends nothing.
+    Live is what had not run out when the event was published, and was not swept away by a reset. Where both tell of
+    which upload of a medium they are, the grant of a later one ends that of an earlier one: in between it was deleted.
     """
     prefix = prefix_of(event.project_id, Kind.GRANT)
     keys = [prefix + medium_bytes(pick.medium) for pick in event.media]
-    [told] = rows.get([prefix_of(event.project_id, Kind.RESET)])
-    reset = -1 if told is None else unpack_int(told)
+    [last] = rows.get([prefix_of(event.project_id, Kind.RESET)])
+    reset = -1 if last is None else unpack_int(last)
     until = FOREVER if event.expires_at is None else event.expires_at
     holder = number_of(event.request_id)
-    changes: list[Change] = []
+    changes: dict[bytes, bytes | None] = {}
     for pick, key, row in zip(event.media, keys, rows.get(keys), strict=True):
-        deleted_at = -1 if pick.deleted_at is None else pick.deleted_at
         held = np.frombuffer(row or b"", GRANT)
-        if not (live(held, reset, event.timestamp) & (held["uploaded_at"] > deleted_at)).any():
-            uploaded_at = event.timestamp if pick.uploaded_at is None else pick.uploaded_at
-            changes.append((key, np.array((offset, uploaded_at, until, holder), GRANT).tobytes()))
-    return changes
+        uploaded_at, told = uploaded(event, pick), pick.uploaded_at is not None
+        both = held["told"] & told
+        later, earlier = both & (held["uploaded_at"] < uploaded_at), both & (held["uploaded_at"] > uploaded_at)
+        if (later | ~earlier & ~live(held, reset, event.timestamp)).all():
+            changes.setdefault(key, np.array((offset, uploaded_at, told, until, holder), GRANT).tobytes())
+    return [*changes.items()]
+
+
+def uploaded(event: Granted, pick: Pick) -> int:
+    """Which upload of a medium a grant is of."""
+    return event.timestamp if pick.uploaded_at is None else pick.uploaded_at
 
 
 def fold_reset(event: Reset, _: Rows, offset: int) -> list[Change]:
@@ -170,8 +179,9 @@ def latest(told: Mapping[bytes, bytes], rows: Rows) -> list[Change]:
 
 def fold_seen(event: ArtifactsInferred, columns: Columns, rows: Rows) -> list[Change]:
     """The features of media that the model was trained on, as references: of a batch, those with the smallest hash."""
-    changes = fold_batch(event, rows) + names([event.model_id, *filter(None, columns.labels)], event.project_id, rows)
-    if columns.features is None:
+    _, ended, changes = fold_batch(event, columns, rows)
+    changes += names([event.model_id, *filter(None, columns.labels)], event.project_id, rows)
+    if columns.features is None or ended:
         return changes
     prefix = references_of(event)
     regions: Counter[bytes] = Counter()
@@ -188,59 +198,64 @@ def fold_seen(event: ArtifactsInferred, columns: Columns, rows: Rows) -> list[Ch
     return changes + [(key, value) for key, value in new.items() if key in kept]
 
 
-def references(event: ArtifactsInferred, rows: Rows) -> Array | None:
-    """The seen features of the batch that an unseen chunk belongs to, (rows, D); none if it brought none.
-
-    Rows of another length than the first are left out.
-    """
-    values = [value for _, value in rows.scan(references_of(event))]
-    if not values:
-        return None
-    features = [value[HASH_BYTES:] for value in values if len(value) == len(values[0])]
-    return np.frombuffer(b"".join(features), "<f4").reshape(len(features), -1).astype(np.float64)
+def references(event: ArtifactsInferred, rows: Rows) -> list[bytes]:
+    """The references of the batch that an unseen chunk belongs to, in hash order: label and features of each."""
+    return [value for _, value in rows.scan(references_of(event))]
 
 
-def fold_unseen(event: ArtifactsInferred, scored: Scored, rows: Rows) -> list[Change]:
+def fold_unseen(event: ArtifactsInferred, columns: Columns, scored: Scored, rows: Rows) -> list[Change]:
     """A score row for each medium: the batch gets a slot, beside those that count until it is complete."""
+    batch, _, changes = fold_batch(event, columns, rows)
     blind = [medium for medium in dict.fromkeys(event.no_prediction) if medium not in scored.labels]
     media, told = [*scored.labels, *blind], len(scored.labels)
     new = np.full(len(media), EMPTY)
     new["model"], new["batch"], new["at"] = number_of(event.model_id), number_of(event.batch_id), event.timestamp
     new["label"][:told] = [*map(number_of, scored.labels.values())]
-    for name in UTILITIES:
-        new[name][:told] = np.minimum(scored.utilities[name], LARGEST)
+    new["label"][told:] = NOTHING_FOUND
+    for name, utility in scored.utilities.items():
+        new[name][:told] = np.minimum(utility, LARGEST)
+    for name, utility in scored.external.items():
+        new["external"][:told, batch.names.index(number_of(name))] = utility
 
-    prefix = prefix_of(event.project_id, Kind.SCORE) + hashed(event.task_id)
-    keys = [prefix + medium_bytes(medium) for medium in media]
-    nothing = np.full(SLOTS, EMPTY).tobytes()
-    slots = np.frombuffer(b"".join(value or nothing for value in rows.get(keys)), SCORE).reshape(-1, SLOTS).copy()
-    every = np.arange(len(media))
-    place, better, again = slot_of(new, slots, complete(slots, event, rows))
-    # What another chunk of the batch said of a medium is more than that nothing was found in it.
-    better &= ~(again & (every >= told))
-    slots[every[better], place[better]] = new[better]
-    changed: list[Change] = [(keys[i], slots[i].tobytes()) for i in np.flatnonzero(better)]
+    keys = [prefix_of(event.project_id, Kind.SCORE) + hashed(event.task_id) + medium_bytes(each) for each in media]
+    values = rows.get(keys)
+    slots = slots_of(values)
+    task = prefix_of(event.project_id, Kind.BATCH) + hashed(event.task_id)
+    complete = complete_among(slots, task, rows)
+    if batch.complete:
+        complete = np.append(complete, pairs(new[:1]))
+    after = slot_values(placed(new, slots, complete))
+    changes += [(key, value) for key, value, before in zip(keys, after, values, strict=True) if value != before]
     labels = filter(None, scored.labels.values())
-    return [*names([event.model_id, *labels], event.project_id, rows), *changed, *fold_batch(event, rows)]
+    return changes + names([event.model_id, *labels, *scored.external], event.project_id, rows)
 
 
-def fold_batch(event: ArtifactsInferred, rows: Rows) -> list[Change]:
-    """That a chunk has come; if it completes its batch, references of earlier batches of the task go."""
+def fold_batch(event: ArtifactsInferred, columns: Columns, rows: Rows) -> tuple[BatchRow, bool, list[Change]]:
+    """The batch when a chunk has come, and whether it ends with that; a batch that is told once more ends once more.
+
+    With it end its references, and those of earlier batches of the task.
+
+    Raises:
+        MalformedEvent: the chunk does not fit to the batch.
+    """
     task, batch = prefix_of(event.project_id, Kind.BATCH) + hashed(event.task_id), batch_bytes(event)
     [told] = rows.get([task + batch])
-    before = BatchRow(event.timestamp, -1, 0) if told is None else BatchRow.unpack(told)
-    after = BatchRow(
-        max(before.at, event.timestamp),
-        event.chunk + 1 if event.last else before.chunks,
-        before.here | 1 << event.chunk,
+    before = BatchRow(event.timestamp) if told is None else BatchRow.unpack(told)
+    after = before.with_chunk(
+        event.timestamp,
+        event.chunk,
+        last=event.last,
+        width=0 if columns.features is None or not columns.media else columns.features.shape[1],
+        names=map(number_of, columns.utilities),
     )
     changes: list[Change] = [(task + batch, after.pack())]
-    if after.complete and not before.complete:
-        earlier = {key[len(task) :] for key, value in rows.scan(task) if BatchRow.unpack(value).at < after.at} - {batch}
+    ended = after.complete and (event.last or not before.complete)
+    if ended:
+        earlier = {key[len(task) :] for key, value in rows.scan(task) if BatchRow.unpack(value).at < after.at}
         prefix = prefix_of(event.project_id, Kind.REFERENCE) + hashed(event.task_id)
-        gone = (key for each in sorted(earlier) for key, _ in rows.scan(prefix + each))
+        gone = (key for each in sorted(earlier | {batch}) for key, _ in rows.scan(prefix + each))
         changes += [(key, None) for key in islice(gone, SWEPT)]
-    return changes
+    return after, ended, changes
 
 
 def batch_bytes(event: ArtifactsInferred) -> bytes:

@@ -1,51 +1,91 @@
 """Scoring: from the columns of an unseen chunk to the utilities and the predicted label of each medium."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from agents.extractors import fre_class_agnostic, margin
+from agents.extractors import Seen, fre, fre_class_agnostic, margin
 from streams.artifacts import Columns
 from streams.media import Medium
 from streams.tensors import Array
-from tables.rows import UTILITIES
+from tables.rows import HASH_BYTES, number_of
+from tables.slots import UTILITIES
 
 
 @dataclass(frozen=True)
 class Scored:
     """What came of the media of a chunk: the label that was predicted for each, and its utilities, NaN where none is.
 
-    utilities: in the order of the labels.
-    failed: how many extractors could not answer; the others stand.
+    utilities: of the built-in extractors; external: as the producer named them. In the order of the labels.
+    failed: how often an extractor, or one label of it, could not answer; the others stand.
     """
 
     labels: dict[Medium, str | None]
     utilities: dict[str, Array]
+    external: dict[str, Array]
     failed: int
 
 
-def score(columns: Columns, seen: Array | None, *, multi_label: bool) -> Scored:
-    """The utilities that the columns allow, one row per medium: of its regions, the one with the largest utility.
+def score(columns: Columns, seen: Seen | None, *, multi_label: bool) -> Scored:
+    """The utilities that the columns allow, one for each medium: of its regions, the largest.
 
-    seen: features of media that the model was trained on, (rows, D), if there are any.
+    Its label is that of the region with the largest utility of the first extractor that has any.
+
+    seen: features of media that the model was trained on, if there are any.
     """
-    found: dict[str, Array] = {}
     failed = 0
+
+    def by_label(features: Array, seen: Seen) -> Array:
+        nonlocal failed
+        found, without = fre(features, [None if each is None else number_of(each) for each in columns.labels], seen)
+        failed += without
+        return found
+
+    extractors: dict[str, Callable[[], Array]] = {}
     if columns.probabilities is not None:
-        found["margin"] = margin(columns.probabilities, multi_label=multi_label)
-    if columns.features is not None and seen is not None:
+        probabilities = columns.probabilities
+        extractors["margin"] = lambda: margin(probabilities, multi_label=multi_label)
+    if columns.features is not None and seen is not None and seen.features.shape[1:] == columns.features.shape[1:]:
+        features = columns.features
+        extractors["fre"] = lambda: by_label(features, seen)
+        extractors["fre_class_agnostic"] = lambda: fre_class_agnostic(features, seen)
+    found: dict[str, Array] = {}
+    for name, extractor in extractors.items():
         try:
-            found["fre_class_agnostic"] = fre_class_agnostic(columns.features, seen)
+            found[name] = extractor()
         except (ValueError, np.linalg.LinAlgError, FloatingPointError, MemoryError):
             failed += 1
+
     places = {medium: place for place, medium in enumerate(dict.fromkeys(columns.media))}
     of_row = np.array([places[medium] for medium in columns.media], dtype=np.intp)
-    utilities = {name: np.full(len(places), np.nan) for name in UTILITIES}
-    for name, column in found.items():
-        utilities[name] = np.full(len(places), -np.inf)
-        np.maximum.at(utilities[name], of_row, column)
+
+    def largest(column: Array) -> Array:
+        reduced = np.full(len(places), np.nan)
+        np.fmax.at(reduced, of_row, column)
+        return reduced
+
+    nothing = np.full(len(places), np.nan)
     labels: dict[Medium, str | None] = dict.fromkeys(places)
-    leading = next(iter(found.values()), np.zeros(len(of_row)))
-    for row in np.argsort(leading, kind="stable"):
+    leading = next((each for each in found.values() if np.isfinite(each).any()), np.zeros(len(of_row)))
+    for row in np.argsort(np.nan_to_num(leading, nan=-np.inf), kind="stable"):
         labels[columns.media[row]] = columns.labels[row]
-    return Scored(labels, utilities, failed)
+    return Scored(
+        labels,
+        {name: largest(found[name]) if name in found else nothing for name in UTILITIES},
+        {name: largest(column) for name, column in columns.utilities.items()},
+        failed,
+    )
+
+
+def seen_of(references: list[bytes]) -> Seen | None:
+    """What references hold; none if there are none.
+
+    references: a label's hash and features (f4) each; all of one length.
+    """
+    if not references:
+        return None
+    labels = [int.from_bytes(value[:HASH_BYTES], "little") for value in references]
+    numbers = b"".join(value[HASH_BYTES:] for value in references)
+    features = np.frombuffer(numbers, "<f4").reshape(len(references), -1).astype(np.float64)
+    return Seen(features, labels)

@@ -1,44 +1,56 @@
-"""The slots of a score row: which one a batch gets, so that nothing that counts is destroyed while it comes."""
+"""The slots of a score row: which batches keep one, so that nothing that counts is destroyed while another comes.
+
+What becomes of a slot depends on newer ones only. So an older one that was deleted meanwhile, or not yet, changes
+nothing for those that stay (tables/removals.py).
+"""
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streams.events import ArtifactsInferred
-from tables.rows import SLOTS, BatchRow, Kind, Rows, hashed, prefix_of
+from tables.rows import BatchRow, Rows
+from tables.slots import EMPTY, NOTHING_FOUND, SLOTS, Slots, pairs
 
-Slots = NDArray[np.void]
 Mask = NDArray[np.bool_]
+COMING = 2  # batches that are not complete and keep a slot
 
 
-def slot_of(new: Slots, slots: Slots, complete: Mask) -> tuple[NDArray[np.intp], Mask, Mask]:
-    """The slot of each medium that a batch may have, whether it may, and whether it has it already.
+def placed(new: Slots, slots: Slots, complete: NDArray[np.uint64]) -> Slots:
+    """Score rows when a batch has come to its media: newest first, among equals what was told last.
 
-    Its own; else an empty one; else what a later batch of the same model has superseded; else what is not complete;
-    else the oldest. Never what is newer than it.
+    A batch has one slot: what it told last. A complete batch keeps it until a later one of its model is complete, one
+    that is coming until two others come after it, and each until three newer ones have slots. That nothing was found in
+    a medium gives way to what the batch said of it at the same time.
 
-    new: (rows,), slots and complete: (rows, SLOTS).
+    new: (rows,), slots: (rows, SLOTS), both of WIDE_SLOT. complete: the batches that are, as `pairs` has them.
     """
-    own = (slots["model"] == new["model"][:, None]) & (slots["batch"] == new["batch"][:, None]) & (slots["at"] >= 0)
-    empty = slots["at"] < 0
-    superseded = np.zeros_like(own)
-    for one in range(SLOTS):
-        for other in range(SLOTS):
-            later = (slots["at"][:, other] > slots["at"][:, one]) & complete[:, other]
-            superseded[:, one] |= later & (slots["model"][:, one] == slots["model"][:, other])
-    newer = slots["at"] > new["at"][:, None]
-    dear = np.select([own, newer, empty, superseded, ~complete], [0, 5, 1, 2, 3], 4)
-    chosen = (dear * 2**50 + slots["at"]).argmin(axis=1)  # among equals the oldest; no time is as large as that
-    every = np.arange(len(new))
-    return chosen, ~newer[every, chosen], own[every, chosen]
+    own = (slots["at"] >= 0) & (pairs(slots) == pairs(new)[:, None])
+    blind = (new["label"] == NOTHING_FOUND)[:, None] & (slots["label"] != NOTHING_FOUND)
+    better = own & ((slots["at"] > new["at"][:, None]) | (slots["at"] == new["at"][:, None]) & blind)
+    every = np.concatenate([new[:, None], slots], axis=1)
+    every[:, 1:][own & ~better] = EMPTY
+    every[:, 0][better.any(axis=1)] = EMPTY
+    newest_first = np.argsort(-every["at"], axis=1, kind="stable")
+    every = np.take_along_axis(every, newest_first, axis=1)
+    done = np.isin(pairs(every), complete)
+    keep = every["at"] >= 0
+    for place in range(1, every.shape[1]):
+        newer, count = every[:, :place], keep[:, :place]
+        superseded = (count & done[:, :place] & (newer["model"] == every["model"][:, place, None])).any(axis=1)
+        coming = (count & ~done[:, :place]).sum(axis=1)
+        keep[:, place] &= np.where(done[:, place], ~superseded, coming < COMING) & (count.sum(axis=1) < SLOTS)
+    every[~keep] = EMPTY
+    packed = np.argsort(~keep, axis=1, kind="stable")[:, :SLOTS]
+    return np.take_along_axis(every, packed, axis=1)
 
 
-def complete(slots: Slots, event: ArtifactsInferred, rows: Rows) -> Mask:
-    """Which slots are of batches that are complete."""
-    prefix = prefix_of(event.project_id, Kind.BATCH) + hashed(event.task_id)
-    batches = np.unique(np.stack([slots["model"].ravel(), slots["batch"].ravel()], axis=1), axis=0)
-    told = rows.get([prefix + each.tobytes() for each in batches])
-    done = [row is not None and BatchRow.unpack(row).complete for row in told]
-    mask = np.zeros(slots.shape, dtype=bool)
-    for model, batch in batches[done]:
-        mask |= (slots["model"] == model) & (slots["batch"] == batch)
-    return mask
+def complete_among(slots: Slots, prefix: bytes, rows: Rows) -> NDArray[np.uint64]:
+    """The batches of slots that are complete, as `pairs` has them.
+
+    prefix: what the keys of the task's batches begin with.
+    """
+    there = slots[slots["at"] >= 0]
+    _, first = np.unique(pairs(there), return_index=True)
+    batches = there[first]
+    keys = [prefix + each["model"].tobytes() + each["batch"].tobytes() for each in batches]
+    done = [row is not None and BatchRow.unpack(row).complete for row in rows.get(keys)]
+    return pairs(batches[done])

@@ -62,6 +62,8 @@ class Watch:
             await self._ask()
             catching_up, before = self._look(), catching_up
             for each in self.state.partitions:
+                if each.failure is not None:
+                    raise each.failure
                 if now_s() - each.writer.used_at > KEEP_S:
                     await each.keep()
             if before and not catching_up:
@@ -92,7 +94,7 @@ class Watch:
         for number in range(self.settings.partitions):
             owned = [each for each in partitions if each.number == number]
             writing = any(each.writing for each in owned)
-            self._beat(f"writing partition {number}", writing, sum(sum(each.progress.values()) for each in owned))
+            self._beat(f"writing partition {number}", writing, sum(each.written for each in owned))
         return not self.app.settled() or not all(each.caught_up for each in partitions)
 
     def _beat(self, what: str, busy: bool, done: int) -> None:

@@ -1,5 +1,6 @@
 """The columns of a chunk of artifacts: checked, as arrays, and without the rows that hold no numbers."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ from streams.media import Medium
 from streams.tensors import Array, array_of
 
 SUM_TOLERANCE = 0.02  # of a distribution in half precision over many classes
+SPATIAL = 3  # axes of a row's features: D, height and width
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,7 @@ class Columns:
     probabilities: (rows, classes), the mean of the passes if there were several; each row a distribution, or with
     `multi_label` a probability for each class.
     features: (rows, D), spatial axes averaged away.
+    utilities: numbers that the producer computed itself, (rows,) each.
     left_out: rows that had a number that is not finite, and are not here.
     """
 
@@ -27,6 +30,7 @@ class Columns:
     labels: list[str | None]
     probabilities: Array | None
     features: Array | None
+    utilities: dict[str, Array]
     left_out: int
 
 
@@ -44,9 +48,10 @@ def columns(event: ArtifactsInferred) -> Columns:
     if event.probabilities is not None:
         given["probabilities"] = array_of("probabilities", event.probabilities, axes=(2, 3))
     if event.features is not None:
-        given["features"] = array_of("features", event.features, axes=(2, 3, 4))
-    for name, column in (event.utilities or {}).items():
-        given[f"utilities.{name}"] = array_of(f"utilities.{name}", column, axes=(1,))
+        given["features"] = array_of("features", event.features, axes=(1, 2, 3, 4, 5))
+    external = {name: f"utilities.{name}" for name in event.utilities or {}}
+    for name, field in external.items():
+        given[field] = array_of(field, (event.utilities or {})[name], axes=(1,))
     lengths = {name: len(array) for name, array in given.items()}
     if event.labels is not None:
         lengths["labels"] = len(event.labels)
@@ -66,7 +71,8 @@ def columns(event: ArtifactsInferred) -> Columns:
     if features is not None:
         features = features[kept]
     labels = labels_of(event, kept, probabilities)
-    return Columns([event.media[i] for i in kept], labels, probabilities, features, rows - len(kept))
+    utilities = {name: given[field][kept] for name, field in external.items()}
+    return Columns([event.media[i] for i in kept], labels, probabilities, features, utilities, rows - len(kept))
 
 
 def distributions(given: Array, event: ArtifactsInferred) -> Array:
@@ -86,10 +92,25 @@ def distributions(given: Array, event: ArtifactsInferred) -> Array:
 
 
 def flat(features: Array) -> Array:
-    """Features of shape (rows, D): axes of length 1 are dropped, then those behind D, spatial ones, averaged."""
-    shape = [length for length in features.shape[1:] if length > 1] or [1]
-    squeezed = features.reshape(len(features), *shape)
-    return squeezed.mean(axis=tuple(range(2, squeezed.ndim))) if squeezed.ndim > 2 else squeezed
+    """Features of shape (rows, D): axes of length 1 are dropped, and spatial ones, behind D, averaged.
+
+    As models emit them: a number, D, (D, L), or (D, H, W) for each row, with an axis for a batch of one before it.
+
+    Raises:
+        MalformedEvent: more axes than that.
+
+    >>> flat(np.ones((2, 1, 3, 4, 4))).shape, flat(np.ones((2, 3, 1, 1))).shape, flat(np.ones(2)).shape
+    ((2, 3), (2, 3), (2, 1))
+    """
+    rows, shape = len(features), list(features.shape[1:])
+    if len(shape) > SPATIAL and 1 in shape:
+        shape.remove(1)
+    if len(shape) > SPATIAL:
+        raise MalformedEvent(f"features must have at most {SPATIAL} axes behind the rows, not the shape {shape}")
+    if sum(length > 1 for length in shape) < 2:
+        return features.reshape(rows, math.prod(shape))
+    averaged: Array = features.reshape(rows, *shape).mean(axis=tuple(range(2, len(shape) + 1)))
+    return averaged
 
 
 def labels_of(event: ArtifactsInferred, kept: NDArray[np.intp], probabilities: Array | None) -> list[str | None]:

@@ -93,7 +93,11 @@ def uploads(event: MediaUploaded, plain: dict[str, Any]) -> Uploads:
         of_the_event = {*Event.__struct_fields__, "media"}
         media = [upload("value", storage, {name: plain[name] for name in plain if name not in of_the_event})]
     return Uploads(
-        workspace_id=event.workspace_id, project_id=event.project_id, timestamp=event.timestamp, uploads=media
+        workspace_id=event.workspace_id,
+        project_id=event.project_id,
+        timestamp=event.timestamp,
+        dataset_storage_id=storage,
+        uploads=media,
     )
 
 

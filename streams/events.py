@@ -12,7 +12,15 @@ from streams.tensors import ROWS, Column, Nested
 # From 1970 to the end of the year 9999, in milliseconds.
 Timestamp = Annotated[int, Meta(ge=0, le=253_402_300_799_999)]
 State = Literal["none", "partially_annotated", "annotated", "to_revisit"]
-Preset = Literal["balanced", "random"]
+Preset = Literal["balanced", "geti", "random"]
+Reduce = Literal["min", "mean", "max"]
+# What gives a utility: the built-in extractors, and what a producer computed itself, by the name that it gave it.
+EXTRACTORS = ("margin", "fre", "fre_class_agnostic")
+EXTERNAL = "external:"
+Extractor = Annotated[
+    str, Meta(max_length=220, pattern=rf"\A({'|'.join(EXTRACTORS)}|{EXTERNAL}[^\x00-\x1f\x7f/]{{1,200}})\Z")
+]
+Weight = Annotated[float, Meta(gt=0, le=1_000_000)]
 CHUNKS = 1_000_000
 
 
@@ -41,11 +49,34 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     multi_label: bool = False
     labels: list[Label] = []
 
+    @property
+    def single_label(self) -> bool:
+        """Whether each medium has one label: classification, not of several labels at once."""
+        return self.task_type == "classification" and not self.multi_label
+
+
+class TaskLearning(msgspec.Struct, frozen=True, kw_only=True):
+    """How a task wants its media to be scored; what is not told is as the preset has it.
+
+    extractors: those that count, instead of the preset's, each with its weight in a mean.
+    intra_task_reduce: how their scores become the task's. stratify: whether each predicted label is ranked by itself.
+    """
+
+    preset: Preset | None = None
+    extractors: Annotated[dict[Extractor, Weight], Meta(min_length=1, max_length=20)] | None = None
+    intra_task_reduce: Reduce = "mean"
+    stratify: bool | None = None
+
 
 class ActiveLearning(msgspec.Struct, frozen=True, kw_only=True):
-    """How a project wants its media to be chosen."""
+    """How a project wants its media to be chosen.
+
+    inter_task_reduce: how the scores of its tasks become the project's. tasks: what differs in one, by its id.
+    """
 
     preset: Preset = "balanced"
+    inter_task_reduce: Reduce = "mean"
+    tasks: Annotated[dict[Id, TaskLearning], Meta(max_length=100)] = {}
 
 
 class ProjectUpdated(Event, frozen=True, kw_only=True):
@@ -88,6 +119,7 @@ class MediaUploaded(Event, frozen=True, kw_only=True):
 class Uploads(Event, frozen=True, kw_only=True):
     """The media of a `MediaUploaded`, each with all that was told of it."""
 
+    dataset_storage_id: Id
     uploads: list[Upload]
 
 
@@ -159,15 +191,14 @@ class ArtifactsInferred(Event, frozen=True, kw_only=True):
 class Pick(msgspec.Struct, frozen=True, kw_only=True):
     """A medium that was chosen, with its place.
 
-    uploaded_at: which of its uploads the grant is of, when the event happened if none is told; a deletion that is not
-        older ends it. deleted_at: when it was deleted before that; grants of an earlier upload count no more.
+    uploaded_at: which of its uploads the grant is of, when the event happened if none is told. A deletion that is not
+        older ends it; grants of an earlier upload count no more.
     """
 
     medium: Medium
     rank: Annotated[int, Meta(ge=1)]
     score: float
     uploaded_at: Timestamp | None = None
-    deleted_at: Timestamp | None = None
 
 
 class Granted(Event, frozen=True, kw_only=True, tag_field="change", tag="granted"):

@@ -140,6 +140,11 @@ class Settings:
         whole(10, 3600),
         "seconds without progress, with something to do, after which a worker ends; over 30 in earnest",
     )
+    batch_patience_s: int = setting(
+        600,
+        whole(1, 31_536_000),
+        "seconds after its last chunk when a batch of which chunks are missing counts without them",
+    )
     rocksdb_cache_mib: int = setting(
         256, whole(8, 1_048_576), "MiB that the worker's RocksDBs keep of what they have read, all together"
     )

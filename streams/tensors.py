@@ -22,7 +22,7 @@ class Tensor(msgspec.Struct, frozen=True):
     """Little-endian numbers in C order; in JSON the bytes are base64."""
 
     dtype: DType
-    shape: Annotated[list[Axis], Meta(min_length=1, max_length=4)]
+    shape: Annotated[list[Axis], Meta(min_length=1, max_length=6)]
     data: bytes
 
     @classmethod
@@ -32,10 +32,12 @@ class Tensor(msgspec.Struct, frozen=True):
         return cls(dtype=dtype, shape=list(array.shape), data=np.ascontiguousarray(array, dtype=dtype).tobytes())
 
 
-# Lists of one to four axes. msgspec wants a union of lists and a struct to be spelled out like this.
+# Lists of one to six axes, one more than any column may have, so that the error can say so. msgspec wants a union of
+# lists and a struct to be spelled out like this.
 ROWS = 100_000  # of a chunk; a record has no room for more
 Column = Annotated[list[float], Meta(max_length=ROWS)] | Tensor
-Nested = Annotated[list[list[float | list[float | list[float]]]], Meta(max_length=ROWS)] | Tensor
+Deep = list[float | list[float | list[float]]]
+Nested = Annotated[list[float | list[float | list[float | Deep]]], Meta(max_length=ROWS)] | Tensor
 
 
 def array_of(field: str, given: Nested | Column, axes: tuple[int, ...]) -> Array:

@@ -7,6 +7,7 @@ sees nothing that could be lost.
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -20,8 +21,20 @@ from tables.gaps import Gaps, Verdict
 from tables.pending import Pending
 from tables.pool import READ
 from tables.ranking import Ranking
-from tables.rows import Change, Kind, Rows, moved_name, pack_int, prefix_of, progress_key, project_of, unpack_int
+from tables.rows import (
+    SWEEPS,
+    Change,
+    Kind,
+    Rows,
+    moved_name,
+    pack_int,
+    prefix_of,
+    progress_key,
+    project_of,
+    unpack_int,
+)
 from tables.store import Store
+from tables.sweep import Sweep
 
 log = logging.getLogger("activeset.state")
 
@@ -96,6 +109,8 @@ class Partition:
     moved: asyncio.Condition = field(default_factory=asyncio.Condition)
     closed: bool = False  # nothing more is folded
     gone: bool = False  # nothing more is touched
+    written: int = 0  # groups
+    patience_ms: int = 0  # with a batch whose last chunk does not come (tables/ranking.py)
 
     def __post_init__(self) -> None:
         self._folded: dict[str, int] = {}
@@ -103,6 +118,7 @@ class Partition:
         self._queue: list[Entry] = []
         self._count = 0
         self._writing: asyncio.Task[None] | None = None
+        self._sweeping: asyncio.Task[None] | None = None
         self._failed: Exception | None = None
 
     def restored(self, ends: dict[str, int], needed: Iterable[str]) -> None:
@@ -116,6 +132,7 @@ class Partition:
         self._folded = dict(self.progress)
         self.ends = ends
         self.targets = {topic: ends[topic] for topic in needed}
+        self._sweep_on()
 
     def judge(self, at: At) -> Verdict:
         """What to do with a record that has come."""
@@ -173,10 +190,46 @@ class Partition:
         self._queue.append(Entry(self._count, marks, changes, weight, sent, done, told))
         if not self.writing:
             self._writing = asyncio.create_task(self._write())
+        if any(key.startswith(SWEEPS) for key, _ in changes):
+            self._sweep_on()
+
+    def _sweep_on(self) -> None:
+        """Sweep what there is to sweep, if nobody does."""
+        if self._sweeping is None or self._sweeping.done():
+            self._sweeping = asyncio.create_task(self._sweep())
+
+    async def _sweep(self) -> None:
+        """Sweep between events, for half of the time at most, until nothing is left."""
+        try:
+            while not self._over() and (told := next(self.rows.scan(SWEEPS), None)):
+                sweep, last = Sweep(*told, self.rows), False
+                while not last:
+                    async with self.moved:
+                        await self.moved.wait_for(self._room)
+                    if self._over():
+                        return
+                    began = time.monotonic()
+                    changes, last = sweep.next(self.rows)
+                    if changes:
+                        done: asyncio.Future[Applied] = asyncio.get_running_loop().create_future()
+                        self._enter({}, changes, None, done, Applied.NOW)
+                        await done
+                    await asyncio.sleep(time.monotonic() - began)
+        except Exception as why:  # noqa: BLE001 - told to whoever comes next, and ends the worker
+            if self._failed is None:
+                self._failed = why
+
+    async def swept(self) -> None:
+        """Wait until nothing is left to sweep."""
+        while self._sweeping is not None and not self._sweeping.done():
+            await asyncio.wait([self._sweeping])
 
     def _room(self) -> bool:
         full = len(self._queue) >= GROUP or sum(each.weight for each in self._queue) >= GROUP_BYTES
-        return not full or self.closed or self._failed is not None
+        return not full or self._over()
+
+    def _over(self) -> bool:
+        return self.closed or self._failed is not None
 
     async def _write(self) -> None:
         """Write what waits, group by group, until nothing does."""
@@ -220,13 +273,14 @@ class Partition:
         if self.gone:
             return False
         self.store.write(changes, offset)
+        self.written += 1
         self.progress |= marks
         for each in group:
             self.rows.written(each.changes, each.number)
-            # An event is about one project.
-            ranking = self.rankings.get(project_of(each.changes[0][0])) if each.changes else None
-            if ranking is not None:
-                ranking.update(each.changes)
+            # An event is about one project; a row that tells what to sweep is of none.
+            project = next(filter(None, (project_of(key) for key, _ in each.changes)), None)
+            if project is not None and project in self.rankings:
+                self.rankings[project].update(each.changes)
         return True
 
     async def leave(self) -> bool:
@@ -235,6 +289,8 @@ class Partition:
         The answer tells whether everything was written.
         """
         self.closed = True
+        if self._sweeping is not None:
+            self._sweeping.cancel()
         try:
             if self._writing is not None:
                 await asyncio.wait_for(asyncio.shield(self._writing), LEAVE_S)
@@ -255,6 +311,11 @@ class Partition:
     def writing(self) -> bool:
         """Whether events are folded that are not written."""
         return self._writing is not None and not self._writing.done()
+
+    @property
+    def failure(self) -> Exception | None:
+        """What prevents that anything more is written: the worker must end."""
+        return self._failed
 
     def check(self) -> None:
         """See that the partition is still ours.
@@ -299,7 +360,7 @@ class Partition:
                     raise UnknownProject(f"there is no project {project!r}")
                 # In slices, no iterator kept between them. Events go on: what they write is in the scan, or taken here
                 # already and read once more.
-                ranking = self.rankings[project] = Ranking(project)
+                ranking = self.rankings[project] = Ranking(project, self.patience_ms)
                 try:
                     await self._build(ranking)
                 except BaseException:  # whoever asked may have gone

@@ -27,11 +27,11 @@ class Pending:
         here = dict(zip(elsewhere, self._store.get(elsewhere), strict=True))
         return [self._waiting[key][0] if key in self._waiting else here[key] for key in keys]
 
-    def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """All rows whose keys start with a prefix, in order of their keys."""
-        waiting = {key: value for key, (value, _) in self._waiting.items() if key.startswith(prefix)}
+    def scan(self, prefix: bytes, after: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """All rows whose keys start with a prefix, in order of their keys, from a key on."""
+        waiting = {key: value for key, (value, _) in self._waiting.items() if key.startswith(prefix) and key >= after}
         new = [(key, value) for key, value in sorted(waiting.items()) if value is not None]
-        return merge(new, (row for row in self._store.scan(prefix) if row[0] not in waiting))
+        return merge(new, (row for row in self._store.scan(prefix, after) if row[0] not in waiting))
 
     def fold(self, changes: Iterable[Change], event: int) -> None:
         """Take what an event changed.

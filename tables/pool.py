@@ -33,6 +33,7 @@ from tables.rows import (
     prefix_of,
     unpack_int,
 )
+from tables.slots import EMPTY, SLOTS, Slots, kept, slots_of
 
 Mask = NDArray[np.bool_]
 # Media as bytes (tables/rows.py, `medium_bytes`), in order. numpy hides zeros at the end, in all of them alike.
@@ -44,7 +45,7 @@ Numbers = NDArray[np.uint64]
 
 NONE_STATE = STATES.index("none")
 # What a ranking reads; some kinds are told apart by their task as well.
-READ = frozenset(Kind) - {Kind.PROGRESS, Kind.REFERENCE}
+READ = frozenset(Kind) - {Kind.PROGRESS, Kind.REFERENCE, Kind.LAST_REMOVAL, Kind.SWEEP}
 BY_TASK = frozenset({Kind.STATE, Kind.SCORE, Kind.BATCH})
 
 
@@ -75,7 +76,7 @@ class Pool:
                 # What an upload told is read when it is served.
                 known[rest[by:]] = value[: UPLOAD_HEAD.size] if kind is Kind.UPLOAD else value
             of_a_video = kind is Kind.SCORE and rest[by : by + HASH_BYTES] in self._videos
-            if kind in (Kind.UPLOAD, Kind.REMOVAL) or of_a_video:
+            if kind in (Kind.PROJECT, Kind.UPLOAD, Kind.REMOVAL) or of_a_video:
                 self._media = self._times = None
 
     @property
@@ -125,10 +126,18 @@ class Pool:
             return 0
         return number_of(ActivationRow.unpack(told).model_id)
 
-    def complete_batches(self, task_id: str) -> bytes:
-        """The batches of a task whose chunks are all here: the bytes of their models and names, one after the other."""
-        batches = self.rows(Kind.BATCH, hashed(task_id)).items()
-        return b"".join(key for key, row in batches if BatchRow.unpack(row).complete)
+    def batches(self, task_id: str) -> dict[bytes, BatchRow]:
+        """What has come of each batch of a task, by the bytes of its model and name."""
+        return {key: BatchRow.unpack(row) for key, row in self.rows(Kind.BATCH, hashed(task_id)).items()}
+
+    def slots(self, task_id: str) -> Slots:
+        """The slots of each medium in a task, `EMPTY` where they are of what the medium was before it was deleted."""
+        known, media = self.rows(Kind.SCORE, hashed(task_id)), self.media()
+        found = np.full((len(media), SLOTS), EMPTY)
+        if known and len(media):
+            place, there = places_of(media, known)
+            found[place] = slots_of([row for row, is_there in zip(known.values(), there, strict=True) if is_there])
+        return kept(found, self.removed())
 
     def states(self, task_id: str) -> NDArray[np.uint8]:
         """The annotation state of each medium in a task."""
@@ -155,7 +164,7 @@ class Pool:
         return suggested
 
     def _grants(self) -> Any:
-        return self.gathered(Kind.GRANT, b"", GRANT, np.array((-1, -1, -1, 0), GRANT))
+        return self.gathered(Kind.GRANT, b"", GRANT, np.array((-1, -1, False, -1, 0), GRANT))
 
     @property
     def reset(self) -> int:
@@ -173,14 +182,21 @@ class Pool:
         return 0 if row is None else int(np.frombuffer(row, GRANT)["holder"][0])
 
     def media(self) -> Media:
-        """All media that exist: images, and of each video the frames that are implied or named by a score; in order."""
+        """All media that exist: images, and of each video the frames that are implied or named by a score; in order.
+
+        They are in the project's own dataset storage: what is in another is not trained with.
+
+        Raises:
+            UnknownProject: nothing was told of the project, or it is gone.
+        """
         if self._media is None:
             images: list[bytes] = []
             frames: list[Media] = []
             self._videos = {}
+            storage = number_of(self.project.dataset_storage_id)
             for whole, row in self.rows(Kind.UPLOAD).items():
                 upload = UploadRow.unpack(row)
-                if upload.at <= self._removed(whole):
+                if upload.at <= self._removed(whole) or upload.storage != storage:
                     continue
                 if not upload.frame_count:
                     images.append(whole + bytes(MEDIUM_BYTES - HASH_BYTES))
@@ -226,12 +242,10 @@ class Pool:
     def gathered(self, kind: Kind, task: bytes, form: "np.dtype[Any]", default: NDArray[np.void]) -> Any:
         """The fixed-width rows of a kind, one for each medium, the default where there is none."""
         known, media = self.rows(kind, task), self.media()
-        found = np.full((len(media), *form.shape), default)
+        found = np.full(len(media), default)
         if known and len(media):
-            keys = as_media(list(known))
-            place = np.minimum(np.searchsorted(media, keys), len(media) - 1)
-            there = media[place] == keys
-            found[place[there]] = np.frombuffer(b"".join(known.values()), form)[there]
+            place, there = places_of(media, known)
+            found[place] = np.frombuffer(b"".join(known.values()), form)[there]
         return found
 
     def chance(self) -> Numbers:
@@ -243,6 +257,14 @@ class Pool:
         for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
             mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
         return mixed ^ (mixed >> np.uint64(31))
+
+
+def places_of(media: Media, known: dict[bytes, bytes]) -> tuple[NDArray[np.intp], Mask]:
+    """Where rows of media stand in a pool, and which rows do at all."""
+    keys = as_media(list(known))
+    place = np.minimum(np.searchsorted(media, keys), len(media) - 1)
+    there = media[place] == keys
+    return place[there], there
 
 
 def as_media(keys: list[bytes]) -> Media:

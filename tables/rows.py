@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from streams.errors import MalformedEvent
 from streams.media import Image, Medium, Video
 
 Change = tuple[bytes, bytes | None]  # a key and its new value; None deletes the row
@@ -38,6 +39,8 @@ class Kind(IntEnum):
     GRANT = 9
     RESET = 10
     NAME = 11
+    LAST_REMOVAL = 12
+    SWEEP = 13
 
 
 class Rows(Protocol):
@@ -47,8 +50,8 @@ class Rows(Protocol):
         """The values of some keys; None where there is no row."""
         ...
 
-    def scan(self, prefix: bytes) -> Iterable[tuple[bytes, bytes]]:
-        """All rows whose keys start with a prefix, in order of their keys."""
+    def scan(self, prefix: bytes, after: bytes = b"") -> Iterable[tuple[bytes, bytes]]:
+        """All rows whose keys start with a prefix, in order of their keys, from a key on."""
         ...
 
 
@@ -76,12 +79,23 @@ def progress_key(topic: str) -> bytes:
     return prefix_of("", Kind.PROGRESS) + topic.encode()
 
 
+def sweep_of(project: str, offset: int | None = None) -> bytes:
+    """The key of a row that tells what is to be swept: a whole project, or media that a record said are deleted.
+
+    Of media, the value has the `whole_bytes` of each.
+    """
+    return SWEEPS + prefix_of(project) + (b"" if offset is None else offset.to_bytes(8, "big"))
+
+
 def moved_name(topic: str, partition: int) -> str:
     """Whose progress row tells how far the records are that a topic had moved here from a wrong partition.
 
     No topic of Kafka has such a name.
     """
     return f"{topic}<{partition}"
+
+
+SWEEPS = prefix_of("", Kind.SWEEP)  # what their keys begin with
 
 
 def hashed(text: str) -> bytes:
@@ -110,17 +124,12 @@ def whole_bytes(medium: Image | Video) -> bytes:
 # Fixed-width rows, so that all of a project decode as one array.
 STATES = ("none", "partially_annotated", "annotated", "to_revisit")
 STATE = np.dtype([("at", "<i8"), ("state", "u1"), ("user", "<u8")])
-# `uploaded_at`: which of the medium's uploads it is of; no clock tells whether that is what the medium is now.
-GRANT = np.dtype([("offset", "<i8"), ("uploaded_at", "<i8"), ("until", "<i8"), ("holder", "<u8")])
+# `uploaded_at`: which of the medium's uploads it is of, when it was granted if that was not `told`; no clock tells
+# whether that is what the medium is now.
+GRANT = np.dtype([("offset", "<i8"), ("uploaded_at", "<i8"), ("told", "?"), ("until", "<i8"), ("holder", "<u8")])
 FOREVER = int(np.iinfo(np.int64).max)  # a grant without an end
-# The utilities that artifacts allow, whichever count when ranking; NaN where there is none.
-UTILITIES = ("margin", "fre_class_agnostic")
-IDS = ("model", "batch", "label")  # as hashes; 0 for none
-SLOT = np.dtype([*((name, "<u8") for name in IDS), ("at", "<i8"), *((name, "<f4") for name in UTILITIES)])
-# Of two batches that count, and of one that is coming and must not destroy them.
-SLOTS = 3
-SCORE = np.dtype((SLOT, (SLOTS,)))
-EMPTY = np.array((0, 0, 0, -1, *(np.nan for _ in UTILITIES)), SLOT)
+# Utilities of a batch that its producer computed itself, at most; which is which stands in the batch's row.
+EXTERNALS = 8
 
 
 def live(grants: Grants, reset: int, now: int) -> NDArray[np.bool_]:
@@ -135,44 +144,79 @@ def live(grants: Grants, reset: int, now: int) -> NDArray[np.bool_]:
 
 
 class UploadRow(NamedTuple):
-    """A medium that exists, and all that was told of it (JSON). An image has no frames; a video's are implied."""
+    """A medium that exists, and all that was told of it (JSON). An image has no frames; a video's are implied.
+
+    storage: the hash of the dataset storage that it is in.
+    """
 
     at: int
     frame_count: int
     frame_stride: int
+    storage: int
     told: bytes
 
     def pack(self) -> bytes:
         """The row's value."""
-        return UPLOAD_HEAD.pack(self.at, self.frame_count, self.frame_stride) + self.told
+        return UPLOAD_HEAD.pack(self.at, self.frame_count, self.frame_stride, self.storage) + self.told
 
     @classmethod
     def unpack(cls, value: bytes) -> Self:
         """The row of a value."""
-        at, frame_count, frame_stride = UPLOAD_HEAD.unpack_from(value)
-        return cls(at, frame_count, frame_stride, value[UPLOAD_HEAD.size :])
+        at, frame_count, frame_stride, storage = UPLOAD_HEAD.unpack_from(value)
+        return cls(at, frame_count, frame_stride, storage, value[UPLOAD_HEAD.size :])
 
 
-UPLOAD_HEAD = struct.Struct("<qII")
+UPLOAD_HEAD = struct.Struct("<qIIQ")
 
 
 class BatchRow(NamedTuple):
-    """What has come of a batch: when, how many chunks it has (-1: not told yet), and which are here, a bit for each."""
+    """What has come of a batch.
+
+    at: the time of its latest chunk.
+    chunks: how many it has; -1: not told yet. here: which have come, a bit for each.
+    width: how long its features are; 0: none have come.
+    names: hashes of its external utilities, in the order of their columns.
+    """
 
     at: int
-    chunks: int
-    here: int
+    chunks: int = -1
+    here: int = 0
+    width: int = 0
+    names: tuple[int, ...] = ()
 
     def pack(self) -> bytes:
         """The row's value."""
-        bits = self.here.to_bytes((self.here.bit_length() + 7) // 8, "little")
-        return BATCH_HEAD.pack(self.at, self.chunks) + bits
+        head = BATCH_HEAD.pack(self.at, self.chunks, self.width, len(self.names))
+        names = b"".join(name.to_bytes(HASH_BYTES, "little") for name in self.names)
+        return head + names + self.here.to_bytes((self.here.bit_length() + 7) // 8, "little")
 
     @classmethod
     def unpack(cls, value: bytes) -> Self:
         """The row of a value."""
-        at, chunks = BATCH_HEAD.unpack_from(value)
-        return cls(at, chunks, int.from_bytes(value[BATCH_HEAD.size :], "little"))
+        at, chunks, width, count = BATCH_HEAD.unpack_from(value)
+        bits = BATCH_HEAD.size + count * HASH_BYTES
+        names = np.frombuffer(value[BATCH_HEAD.size : bits], "<u8").tolist()
+        return cls(at, chunks, int.from_bytes(value[bits:], "little"), width, tuple(names))
+
+    def with_chunk(self, at: int, chunk: int, *, last: bool, width: int, names: Iterable[int]) -> Self:
+        """The row when one more chunk has come.
+
+        Raises:
+            MalformedEvent: its features are of another length than those of the batch, or its external utilities are
+                too many.
+        """
+        if width and self.width and width != self.width:
+            raise MalformedEvent(f"features must have {self.width} columns, as others of their batch, not {width}")
+        every = (*self.names, *sorted(set(names) - {*self.names}))
+        if len(every) > EXTERNALS:
+            raise MalformedEvent(f"utilities must be at most {EXTERNALS} in a batch, not {len(every)}")
+        return self._replace(
+            at=max(self.at, at),
+            chunks=chunk + 1 if last else self.chunks,
+            here=self.here | 1 << chunk,
+            width=width or self.width,
+            names=every,
+        )
 
     @property
     def complete(self) -> bool:
@@ -181,7 +225,7 @@ class BatchRow(NamedTuple):
         return self.chunks >= 0 and self.here & whole == whole
 
 
-BATCH_HEAD = struct.Struct("<qi")
+BATCH_HEAD = struct.Struct("<qiIB")
 
 
 class ActivationRow(NamedTuple):

@@ -52,7 +52,13 @@ class State:
         """
         await self.leave()
         taken = {
-            number: Partition(number, generation, self._stores.open(number), self._changelog.writer(number))
+            number: Partition(
+                number,
+                generation,
+                self._stores.open(number),
+                self._changelog.writer(number),
+                patience_ms=self._settings.batch_patience_s * 1000,
+            )
             for number in partitions
         }
         try:

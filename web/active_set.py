@@ -93,7 +93,6 @@ class ActiveSets:
                         rank=each.rank,
                         score=each.score,
                         uploaded_at=each.uploaded_at,
-                        deleted_at=each.deleted_at,
                     )
                     for each in places
                 ]
@@ -102,7 +101,7 @@ class ActiveSets:
                 ours = [each for each in places if pool.holder(each.medium) == number_of(request_id)]
                 if ours:
                     return ours
-            elif pool.suggested(self.now())[ranking.order(query.task_id).best].any():
+            elif pool.suggested(self.now())[ranking.order(query.task_id, self.now()).best].any():
                 await self._applied(Reset(**about, request_id=request_id), partition)
             else:
                 return []
@@ -137,7 +136,7 @@ class ActiveSets:
         shown = items(places, self._uploads(places, partition, pool.project_id), pool, tasks)
         answer: dict[str, Any] = {"active_set": shown, "as_of": partition.as_of(), "lag": partition.lag()}
         if not places:
-            best = ranking.order(query.task_id).best
+            best = ranking.order(query.task_id, self.now()).best
             left = SUGGESTED if pool.suggested(self.now())[best].any() else LEASED
             answer["reason"] = left if len(best) else DONE if len(pool.media()) else NO_MEDIA
         return answer

@@ -14,9 +14,9 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from rocksdict import AccessType, Options, Rdict
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped] # it has no types
 
-from agents.decide import ROW_BYTES
-from agents.fold import fold, fold_seen, fold_unseen, references
-from agents.score import score
+from agents.decide import changes
+from agents.fold import references
+from agents.score import score, seen_of
 from streams.artifacts import columns
 from streams.decode import decode
 from streams.errors import MalformedEvent
@@ -133,11 +133,9 @@ def folded(kafka: str, prefix: str) -> Folded:
                         continue
                     moved[source.partition] = source.offset
                 answer.resets += isinstance(event, Reset)
-                for key, value in changes_of(event, table, message.offset() or 0):
-                    if value is None:
-                        table.pop(key, None)
-                    else:
-                        table[key] = value
+                table.take(changes_of(event, table, message.offset() or 0))
+    for table in tables.values():
+        table.sweep()
     answer.rows = {partition: dict(table) for partition, table in sorted(tables.items())}
     return answer
 
@@ -184,15 +182,12 @@ def changes_of(event: Event, rows: Table, offset: int) -> list[Change]:
         if isinstance(event, ArtifactsInferred):
             given = columns(event)
             if event.subset == "seen":
-                changes = fold_seen(event, given, rows)
-            else:
-                scored = score(given, references(event, rows), multi_label=event.multi_label)
-                changes = fold_unseen(event, scored, rows)
-        else:
-            changes = fold(event, rows, offset)
+                return changes(event, rows, offset, given)
+            seen = seen_of(references(event, rows))
+            return changes(event, rows, offset, given, score(given, seen, multi_label=event.multi_label))
+        return changes(event, rows, offset)
     except MalformedEvent:
         return []
-    return [] if any(len(value or b"") > ROW_BYTES for _, value in changes) else changes
 
 
 @dataclass(frozen=True)

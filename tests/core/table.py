@@ -4,13 +4,13 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
-
-from agents.decide import decide
+from agents.decide import Decider
 from streams.decode import decode
 from streams.media import Image
 from streams.record import Record
-from tables.rows import SCORE, Kind, medium_bytes, prefix_of
+from tables.rows import SWEEPS, Change, Kind, medium_bytes, prefix_of
+from tables.slots import slots_of
+from tables.sweep import Sweep
 
 NOW = 1_767_225_600_000
 
@@ -21,16 +21,31 @@ class Table(dict[bytes, bytes]):
     def get(self, keys: Sequence[bytes]) -> list[bytes | None]:  # type: ignore[override] # the rows', not the dict's
         return [super(Table, self).get(key) for key in keys]
 
-    def scan(self, prefix: bytes) -> Iterable[tuple[bytes, bytes]]:
-        return [(key, self[key]) for key in sorted(self) if key.startswith(prefix)]
+    def scan(self, prefix: bytes, after: bytes = b"") -> Iterable[tuple[bytes, bytes]]:
+        return [(key, self[key]) for key in sorted(self) if key.startswith(prefix) and key >= after]
 
     async def hears(self, topic: str, offset: int = 0, **event: Any) -> None:
         whole = {"workspace_id": "w", "project_id": "p", "timestamp": NOW, **event}
         record = Record(topic, 0, whole["project_id"].encode(), json.dumps(whole).encode(), [])
-        fold = await decide(decode(record, topic), self, offset, lambda *_: None)
-        for key, value in fold(self):
+        fold = await Decider(lambda *_: None).decide(decode(record, topic), self, offset)
+        self.take(fold(self))
+
+    def sweep(self) -> int:
+        """Sweep all there is to sweep; the answer tells how many rows went, or became less."""
+        count = 0
+        while told := next(iter(self.scan(SWEEPS)), None):
+            sweep, last = Sweep(*told, self), False
+            while not last:
+                changes, last = sweep.next(self)
+                count += len(changes)
+                self.take(changes)
+        return count
+
+    def take(self, changes: Iterable[Change]) -> None:
+        """Write rows."""
+        for key, value in changes:
             if value is None:
-                del self[key]
+                self.pop(key, None)
             else:
                 self[key] = value
 
@@ -42,7 +57,7 @@ class Table(dict[bytes, bytes]):
     def slots(self, image: str) -> Any:
         """The slots of an image's scores."""
         [value] = [value for key, value in self.kind(Kind.SCORE).items() if key.endswith(medium_bytes(Image(image)))]
-        return np.frombuffer(value, SCORE)[0]
+        return slots_of([value])[0]
 
 
 def chunk(model: str, *images: str, **more: Any) -> dict[str, Any]:

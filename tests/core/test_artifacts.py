@@ -39,7 +39,7 @@ def tensor(sent: ArrayLike) -> Tensor:
 def test_a_chunk_without_columns_has_only_its_media() -> None:
     event = inferred(media=[Image("m"), VideoFrame("v", 3), Image("m")])
 
-    assert columns(event) == Columns([Image("m"), VideoFrame("v", 3), Image("m")], [None] * 3, None, None, 0)
+    assert columns(event) == Columns([Image("m"), VideoFrame("v", 3), Image("m")], [None] * 3, None, None, {}, 0)
 
 
 def test_a_whole_chunk_comes_through() -> None:
@@ -75,7 +75,8 @@ def test_a_whole_chunk_comes_through() -> None:
         ({"probabilities": [[0.5, 0.5], [1.0]]}, "probabilities must be an array"),
         ({"probabilities": tensor([0.5, 0.5])}, "probabilities must have 2 or 3 axes, not 1"),
         ({"probabilities": tensor(np.ones((2, 1, 1, 1)))}, "probabilities must have 2 or 3 axes, not 4"),
-        ({"features": tensor([1, 2])}, "features must have 2 or 3 or 4 axes, not 1"),
+        ({"features": tensor(np.ones((2, 3, 2, 2, 2)))}, "features must have at most 3 axes behind the rows"),
+        ({"features": tensor(np.ones((2, 1, 1, 3, 2, 2)))}, "features must have 1 or 2 or 3 or 4 or 5 axes, not 6"),
         ({"utilities": {"a": tensor([[1], [2]])}}, "utilities.a must have 1 axes, not 2"),
         ({"features": Tensor(dtype="<f4", shape=[2, 2], data=bytes(15))}, "features.data must have 16 bytes"),
         ({"probabilities": [[], []]}, "probabilities must have no empty axis, not the shape (2, 0)"),
@@ -228,7 +229,10 @@ def test_passes_become_their_mean() -> None:
         ((2, 3, 4), (2, 3)),
         ((2, 3, 2, 2), (2, 3)),
         ((2, 3, 1, 4), (2, 3)),
-        ((2, 1, 3, 4), (2, 3)),
+        ((2, 1, 3, 4), (2, 1)),
+        ((2,), (2, 1)),
+        ((2, 1, 3, 2, 2), (2, 3)),
+        ((2, 3, 2, 2, 1), (2, 3)),
         ((1, 3, 4), (1, 3)),
     ],
 )

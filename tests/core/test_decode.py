@@ -25,6 +25,7 @@ from streams.events import (
     ProjectUpdated,
     Reset,
     Task,
+    TaskLearning,
     Upload,
     Uploads,
 )
@@ -45,9 +46,22 @@ VIDEO: Told = {"media_type": "video", "media_id": "v", "frame_count": 300, "fram
 TENSOR = Tensor(dtype="<f2", shape=[2, 1], data=b"\x00\x3c\x00\x40")
 TASK: Told = {"task_id": "t", "title": "T", "task_type": "detection", "multi_label": True, "labels": [{"id": "l"}]}
 
+SETTINGS: Told = {
+    "preset": "random",
+    "inter_task_reduce": "max",
+    "tasks": {
+        "t": {
+            "preset": "geti",
+            "extractors": {"fre": 1, "external:own": 0.5},
+            "intra_task_reduce": "min",
+            "stratify": False,
+        }
+    },
+}
+
 # A whole plausible event of each topic, and what it is decoded as.
 EVENTS: dict[str, Told] = {
-    "project_updates": {**STORED, "name": "P", "tasks": [TASK], "active_learning": {"preset": "random"}},
+    "project_updates": {**STORED, "name": "P", "tasks": [TASK], "active_learning": SETTINGS},
     "project_deletions": WHOLE,
     "media_uploads": {**STORED, "media": [{**IMAGE, "name": "M", "uploader_id": {"x": [1.5, None]}}, VIDEO]},
     "media_deletions": {**STORED, "media": [IMAGE, {"media_type": "video", "media_id": "v"}]},
@@ -90,11 +104,19 @@ DECODED: dict[str, Event] = {
         **STORED,
         name="P",
         tasks=[Task(task_id="t", title="T", task_type="detection", multi_label=True, labels=[Label(id="l")])],
-        active_learning=ActiveLearning(preset="random"),
+        active_learning=ActiveLearning(
+            preset="random",
+            inter_task_reduce="max",
+            tasks={
+                "t": TaskLearning(
+                    preset="geti", extractors={"fre": 1.0, "external:own": 0.5}, intra_task_reduce="min", stratify=False
+                )
+            },
+        ),
     ),
     "project_deletions": ProjectDeleted(**WHOLE),
     "media_uploads": Uploads(
-        **WHOLE,
+        **STORED,
         uploads=[
             Upload(Image("m"), 0, 1, kept(EVENTS["media_uploads"]["media"][0])),
             Upload(Video("v"), 300, 30, kept(VIDEO)),
@@ -412,13 +434,13 @@ PICK: Told = {"medium": IMAGE, "rank": 1, "score": 0.5}
         ("inference_artifacts", {"classes": ["l", ""]}, "$.classes[1]"),
         ("inference_artifacts", {"probabilities": [[0.5, "0.5"]]}, "$.probabilities[0][1]"),
         ("inference_artifacts", {"probabilities": [[0.5, None]]}, "$.probabilities[0][1]"),
-        ("inference_artifacts", {"probabilities": [0.5, 0.5]}, "$.probabilities[0]"),
-        ("inference_artifacts", {"features": [[[[[1.0]]]]]}, "$.features[0][0][0][0]"),
+        ("inference_artifacts", {"probabilities": "0.5"}, "$.probabilities"),
+        ("inference_artifacts", {"features": [[[[[[[1.0]]]]]]]}, "$.features[0][0][0][0][0][0]"),
         ("inference_artifacts", {"features": {**HALF, "dtype": ">f4"}}, "$.features.dtype"),
         ("inference_artifacts", {"features": {**HALF, "dtype": "<i8"}}, "$.features.dtype"),
         ("inference_artifacts", {"features": {**HALF, "dtype": ABSENT}}, "$.features"),
         ("inference_artifacts", {"features": {**HALF, "shape": []}}, "$.features.shape"),
-        ("inference_artifacts", {"features": {**HALF, "shape": [1] * 5}}, "$.features.shape"),
+        ("inference_artifacts", {"features": {**HALF, "shape": [1] * 7}}, "$.features.shape"),
         ("inference_artifacts", {"features": {**HALF, "shape": [-2, -1]}}, "$.features.shape[0]"),
         ("inference_artifacts", {"features": {**HALF, "shape": [2**31, 1]}}, "$.features.shape[0]"),
         ("inference_artifacts", {"features": {**HALF, "data": [0, 0]}}, "$.features.data"),

@@ -4,13 +4,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tables.ranking import NEVER_SCORED, Place, Ranking, ranked
+from tables.ranking import Place, Ranking
 from tables.rows import prefix_of
+from tables.scores import NEVER_SCORED, ranked
 from tests.core.table import NOW, Table, chunk
+
+PATIENCE_MS = 600_000
 
 
 def ranking_of(table: Table, project: str = "p") -> Ranking:
-    ranking = Ranking(project)
+    ranking = Ranking(project, PATIENCE_MS)
     ranking.update(table.scan(prefix_of(project)))
     return ranking
 
@@ -70,7 +73,7 @@ async def test_media_in_which_the_model_found_nothing_stand_in_the_middle() -> N
     scores = {"probabilities": margins(0.9, 0.5, 0.1), "labels": ["a", "b", "c"], "no_prediction": blind}
     await table.hears("inference_artifacts", **chunk("model", "m1", "m2", "m3", **scores))
 
-    utilities = [place.reasons[0]["utility"] for place in ranking_of(table).top("t", 9, NOW)]
+    utilities = [place.reasons[0]["extractors"]["margin"]["utility"] for place in ranking_of(table).top("t", 9, NOW)]
 
     assert utilities == pytest.approx([0.9, 0.5, 0.5, 0.1])
 
@@ -84,8 +87,9 @@ async def test_where_only_features_came_the_reconstruction_error_counts() -> Non
 
     [first, second] = ranking_of(table).top("t", 9, NOW)
 
-    assert first.reasons[0]["extractor"] == "fre_class_agnostic"
-    assert first.reasons[0]["utility"] > second.reasons[0]["utility"]
+    [one, other] = [each.reasons[0]["extractors"] for each in (first, second)]
+    assert [*one] == [*other] == ["fre_class_agnostic"]
+    assert one["fre_class_agnostic"]["utility"] > other["fre_class_agnostic"]["utility"]
 
 
 async def test_a_projects_score_is_the_mean_of_its_tasks_and_its_tier_the_worst() -> None:
@@ -139,7 +143,7 @@ async def test_rows_may_come_in_any_order_and_more_than_once() -> None:
     await table.hears("annotation_updates", media_id="m3", states={"t": "annotated"})
     rows = [*table.scan(prefix_of("p"))] * 2
     random.Random(1).shuffle(rows)
-    shuffled = Ranking("p")
+    shuffled = Ranking("p", PATIENCE_MS)
     for row in rows:
         shuffled.update([row])
 

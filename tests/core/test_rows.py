@@ -22,7 +22,8 @@ from tables.rows import (
 
 
 @pytest.mark.parametrize(
-    "row", [UploadRow(7, 0, 1, b"{}"), BatchRow(7, -1, 0b1011), BatchRow(7, 9, 0), ActivationRow(7, "modèle")]
+    "row",
+    [UploadRow(7, 0, 1, 5, b"{}"), BatchRow(7, -1, 0b1011, 4, (9, 2)), BatchRow(7, 9), ActivationRow(7, "modèle")],
 )
 def test_a_row_is_the_same_when_it_is_read_again(row: UploadRow | BatchRow | ActivationRow) -> None:
     assert type(row).unpack(row.pack()) == row
@@ -58,6 +59,8 @@ def test_a_batch_is_complete_when_all_its_chunks_are_here(here: int, chunks: int
 
 
 def test_grants_without_an_end_live_until_a_reset_and_others_until_their_end() -> None:
-    grants = np.array([(5, 1, FOREVER, 1), (9, 1, FOREVER, 1), (5, 1, 100, 1), (9, 1, 50, 1)], GRANT)
+    grants = np.array(
+        [(5, 1, True, FOREVER, 1), (9, 1, True, FOREVER, 1), (5, 1, True, 100, 1), (9, 1, True, 50, 1)], GRANT
+    )
 
     assert live(grants, reset=7, now=99).tolist() == [False, True, True, False]

@@ -1,22 +1,29 @@
 import numpy as np
 import pytest
 
-from agents.score import score
+from agents.extractors import Seen
+from agents.score import score, seen_of
 from streams.artifacts import Columns
 from streams.media import Image, Medium
+from tables.rows import number_of
 
 M1, M2 = Image("m1"), Image("m2")
-SEEN = np.array([[-5.0, 0.0], [0.0, 0.1], [5.0, 0.0]])
+SEEN = Seen(np.array([[-5.0, 0.0], [0.0, 0.1], [5.0, 0.0]]), [number_of("a")] * 3)
 
 
 def columns(
-    *media: Medium, labels: list[str | None] | None = None, probabilities: object = None, features: object = None
+    *media: Medium,
+    labels: list[str | None] | None = None,
+    probabilities: object = None,
+    features: object = None,
+    utilities: dict[str, list[float]] | None = None,
 ) -> Columns:
     return Columns(
         [*media],
         labels or [None] * len(media),
         None if probabilities is None else np.array(probabilities, dtype=np.float64),
         None if features is None else np.array(features, dtype=np.float64),
+        {name: np.array(column) for name, column in (utilities or {}).items()},
         0,
     )
 
@@ -45,13 +52,31 @@ def test_regions_of_a_medium_reduce_to_the_largest_utility_and_its_label() -> No
 
 
 def test_an_extractor_that_fails_leaves_the_others_standing() -> None:
-    constant = np.ones((5, 2))
+    constant = Seen(np.ones((5, 2)), [number_of("a")] * 5)
+    both = columns(M1, labels=["a"], probabilities=[[0.5, 0.5]], features=[[1.0, 2.0]])
 
-    scored = score(columns(M1, probabilities=[[0.5, 0.5]], features=[[1.0, 2.0]]), constant, multi_label=False)
+    scored = score(both, constant, multi_label=False)
 
-    assert scored.failed == 1
+    assert scored.failed == 2
     assert scored.utilities["margin"] == pytest.approx([1.0])
     assert np.isnan(scored.utilities["fre_class_agnostic"]).all()
+
+
+def test_the_producers_own_utilities_reduce_over_regions_as_well() -> None:
+    regions = columns(M1, M2, M1, utilities={"doubt": [1.0, 7.0, 3.0]})
+
+    assert score(regions, None, multi_label=False).external["doubt"].tolist() == [3.0, 7.0]
+
+
+def test_references_are_read_with_their_labels() -> None:
+    value = number_of("a").to_bytes(8, "little") + np.array([1.5, 2.5], "<f4").tobytes()
+
+    found = seen_of([value, value])
+
+    assert found is not None
+    assert found.features.tolist() == [[1.5, 2.5]] * 2
+    assert [*found.labels] == [number_of("a")] * 2
+    assert seen_of([]) is None
 
 
 def test_a_chunk_without_rows_has_no_scores() -> None:

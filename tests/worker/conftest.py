@@ -163,6 +163,11 @@ class House:
         """A batch of one chunk, in which each image has a margin; all are predicted as the same label."""
         return await self.says("inference_artifacts", **artifacts(margins, model, **more))
 
+    async def settle(self) -> None:
+        """Wait until nothing is left to sweep."""
+        for each in self.state.partitions:
+            await each.swept()
+
     async def shown(self, task: str | None = TASK, limit: int = 100) -> list[str]:
         """The images of the safe active set."""
         answer = await self.sets.shown(PROJECT, Query(task, limit))

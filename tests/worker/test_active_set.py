@@ -108,8 +108,9 @@ async def test_why_a_medium_was_chosen_is_told(house: House) -> None:
                 "task_id": TASK,
                 "tier": "active_model",
                 "score": 0.0,
-                "extractor": "margin",
-                "utility": {"cat": 0.5, "dog": 0.25}[told["reasons"][0]["label"]],
+                "extractors": {
+                    "margin": {"utility": {"cat": 0.5, "dog": 0.25}[told["reasons"][0]["label"]], "score": 0.0}
+                },
                 "label": told["reasons"][0]["label"],
                 "model_id": "model-1",
             }

@@ -1,0 +1,190 @@
+"""Scores: from the utilities that batches told to one score for each medium of a task, and why.
+
+A score is a rank. Which utilities count, and how their ranks become one, is a setting of the project, and is asked for
+here: a change of it needs no new event from a model.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streams.events import EXTERNAL, ActiveLearning, Reduce, Task, TaskLearning
+from tables.pool import Numbers, Pool
+from tables.rows import BatchRow, number_of
+from tables.slots import EMPTY, NOTHING_FOUND, Slots, pairs
+
+Floats = NDArray[np.float64]
+
+ACTIVE, EARLIER, UNSCORED = 1, 2, 3
+NEVER_SCORED = 1.0
+BATCH = np.dtype([("model", "<u8"), ("batch", "<u8")])  # the key of a batch, after its task
+
+
+@dataclass(frozen=True)
+class Column:
+    """What an extractor says of each medium of a pool: utility and score, NaN where it says nothing."""
+
+    utility: Floats
+    score: Floats
+
+    @classmethod
+    def none(cls, media: int) -> "Column":
+        """As many media, and nothing said of them."""
+        return cls(np.full(media, np.nan), np.full(media, np.nan))
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a task says of each medium of a pool: tier, score in [0, 1], and why.
+
+    chosen: the slot that counts, `EMPTY` where there is none. columns: of each extractor that counts somewhere.
+    due: when what is said changes without an event (milliseconds since the epoch); none if it does not.
+    """
+
+    tier: NDArray[np.uint8]
+    score: Floats
+    chosen: Slots
+    columns: dict[str, Column] = field(default_factory=dict)
+    due: int | None = None
+
+    @classmethod
+    def none(cls, media: int, due: int | None = None) -> "Scores":
+        """As many media, and nothing said of them."""
+        tier = np.full(media, UNSCORED, dtype=np.uint8)
+        return cls(tier, np.full(media, NEVER_SCORED), np.full(media, EMPTY), due=due)
+
+
+def scores(pool: Pool, task: Task, learning: ActiveLearning, now: int, patience_ms: int) -> Scores:
+    """Ranks within each model's media become scores.
+
+    A batch counts as a whole when all its chunks are here, or nothing more of it has come for longer than the patience.
+    The pool of a rank is all media that the model has scored, whatever was annotated since; of several batches of a
+    model the latest counts for each medium. A medium has the active model's score, else that of the latest other one.
+
+    now: milliseconds since the epoch.
+    """
+    batches = pool.batches(task.task_id)
+    waiting = [each.at + patience_ms for each in batches.values() if not each.complete]
+    found = Scores.none(len(pool.media()), due=min((each for each in waiting if each > now), default=None))
+    wanted = learning.tasks.get(task.task_id, TaskLearning())
+    preset = wanted.preset or learning.preset
+    if preset == "random" and wanted.extractors is None:
+        return found
+    counting = {key: each for key, each in batches.items() if each.complete or each.at + patience_ms <= now}
+    slots = pool.slots(task.task_id)
+    slots[~np.isin(pairs(slots), pairs(np.frombuffer(b"".join(counting), BATCH)))] = EMPTY
+    active = pool.active_model(task.task_id)
+    chance = pool.chance()
+    since = np.full(len(slots), -1, dtype=np.int64)
+    for model in np.unique(slots["model"][slots["at"] >= 0]):
+        of_model = (slots["model"] == model) & (slots["at"] >= 0)
+        media = np.flatnonzero(of_model.any(axis=1))
+        told = slots[media, of_model[media].argmax(axis=1)]  # newest first
+        weights = wanted.extractors or preset_extractors(preset, task, told)
+        columns = {
+            name: column(
+                utilities(told, name, counting),
+                told["label"],
+                chance[media],
+                stratified=by_label(name, task, wanted),
+            )
+            for name in weights
+        }
+        score = reduced(
+            np.array([each.score for each in columns.values()]), wanted.intra_task_reduce, [*weights.values()]
+        )
+        # The active model's before all others', whenever that was.
+        at = told["at"] + (2**60 if model == active else 0)
+        better = np.isfinite(score) & (at > since[media])
+        there = media[better]
+        since[there], found.score[there], found.chosen[there] = at[better], score[better], told[better]
+        found.tier[there] = ACTIVE if model == active else EARLIER
+        for each in found.columns.values():
+            each.utility[there] = each.score[there] = np.nan
+        for name, each in columns.items():
+            whole = found.columns.setdefault(name, Column.none(len(slots)))
+            whole.utility[there], whole.score[there] = each.utility[better], each.score[better]
+    return found
+
+
+def preset_extractors(preset: str, task: Task, told: Slots) -> Mapping[str, float]:
+    """The extractors that a preset uses, with their weights.
+
+    `geti` as Geti chooses: by label where each medium has one. `balanced`: how close the two best classes are; the
+    reconstruction error where a model sent nothing but features.
+
+    told: what a model said of its media.
+    """
+    if preset == "geti":
+        return {"fre" if task.single_label else "fre_class_agnostic": 1.0}
+    only_features = not np.isfinite(told["margin"]).any() and np.isfinite(told["fre_class_agnostic"]).any()
+    return {"fre_class_agnostic" if only_features else "margin": 1.0}
+
+
+def by_label(name: str, task: Task, wanted: TaskLearning) -> bool:
+    """Whether an extractor ranks each predicted label by itself."""
+    if wanted.stratify is not None:
+        return wanted.stratify
+    # The errors of `fre` are under one PCA for each label, and those of the other under one for all.
+    return name == "fre" or (name != "fre_class_agnostic" and task.single_label)
+
+
+def utilities(told: Slots, name: str, batches: Mapping[bytes, BatchRow]) -> Floats:
+    """What an extractor says of media, as their slots have it."""
+    if not name.startswith(EXTERNAL):
+        return np.asarray(told[name], dtype=np.float64)
+    found = np.full(len(told), np.nan)
+    wanted = number_of(name.removeprefix(EXTERNAL))
+    for key, batch in batches.items():
+        if wanted in batch.names:
+            of_batch = pairs(told) == pairs(np.frombuffer(key, BATCH))
+            found[of_batch] = told["external"][of_batch, batch.names.index(wanted)]
+    return found
+
+
+def column(utility: Floats, labels: Numbers, chance: Numbers, *, stratified: bool) -> Column:
+    """The scores that utilities make. Media in which the model found nothing have the median utility of the others."""
+    told = np.isfinite(utility)
+    if told.any():
+        blind = (labels == NOTHING_FOUND) & ~told
+        utility = np.where(blind, np.median(utility[told]), utility)
+    return Column(utility, ranked(utility, labels if stratified else np.zeros_like(labels), chance))
+
+
+def ranked(utility: Floats, strata: Numbers, chance: Numbers) -> Floats:
+    """Scores from utilities, (rows,) each: the rank within the stratum, best first, by the size of the largest one.
+
+    So the best of each stratum have score 0, and a stratum that is small has no bad scores. Ties go by chance. A row
+    without a utility (NaN) has no score (NaN), and is counted in the size of its stratum.
+
+    >>> utility = np.array([0.9, 0.8, 0.7, 0.1])
+    >>> ranked(utility, np.array([1, 1, 2, 1], np.uint64), np.arange(4, dtype=np.uint64)).round(3)
+    array([0.   , 0.333, 0.   , 0.667])
+    """
+    order = np.lexsort((chance, -utility, strata))  # NaN comes last
+    _, first, counts = np.unique(strata[order], return_index=True, return_counts=True)
+    ranks = np.empty(len(utility))
+    ranks[order] = np.arange(len(utility)) - np.repeat(first, counts)
+    found: Floats = np.where(np.isfinite(utility), ranks / max(1, counts.max(initial=0)), np.nan)
+    return found
+
+
+def reduced(told: Floats, how: Reduce, weights: list[float] | None = None) -> Floats:
+    """One score of several, (kinds, media): over those that are present (not NaN); NaN where none is.
+
+    weights: of each kind, in a mean.
+
+    >>> reduced(np.array([[0.0, 0.5, np.nan], [1.0, np.nan, np.nan]]), "mean", [3.0, 1.0])
+    array([0.25, 0.5 ,  nan])
+    """
+    there = np.isfinite(told)
+    if how != "mean":
+        fill, reduce = (np.inf, np.min) if how == "min" else (-np.inf, np.max)
+        found = reduce(np.where(there, told, fill), axis=0, initial=fill)
+    else:
+        each = np.ones(len(told)) if weights is None else np.array(weights)
+        total = each @ there
+        found = each @ np.where(there, told, 0.0) / np.where(total > 0, total, 1.0)
+    return np.where(there.any(axis=0), found, np.nan)

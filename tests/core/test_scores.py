@@ -1,0 +1,269 @@
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.decomposition import PCA
+
+from streams.media import Image
+from tables.ranking import Place, Ranking
+from tables.rows import medium_bytes, prefix_of
+from tables.scores import NEVER_SCORED, ranked, reduced
+from tests.core.table import NOW, Table, chunk
+
+PATIENCE_MS = 600_000
+CLASSIFICATION = {"task_id": "t", "task_type": "classification"}
+DETECTION = {"task_id": "t", "task_type": "detection"}
+SEEN = [[-5.0, 0.0], [0.0, 0.1], [5.0, 0.0]]
+ONLY_FEATURES: dict[str, Any] = {"probabilities": None, "classes": None}
+
+
+async def told(table: Table, *images: str, tasks: tuple[dict[str, Any], ...] = (CLASSIFICATION,), **more: Any) -> None:
+    """A project with images."""
+    await table.hears("project_updates", dataset_storage_id="s", tasks=list(tasks), **more)
+    media = [{"media_type": "image", "media_id": each} for each in images]
+    await table.hears("media_uploads", dataset_storage_id="s", media=media)
+
+
+async def infers(
+    table: Table,
+    seen: list[list[float]],
+    seen_labels: list[str],
+    unseen: dict[str, list[float]],
+    labels: list[str],
+    model: str = "model",
+    **more: Any,
+) -> None:
+    """A batch of features, of seen and of unseen media."""
+    about = {**ONLY_FEATURES, **more}
+    if seen:
+        names = [f"seen{n}" for n in range(len(seen))]
+        of_seen = chunk(model, *names, subset="seen", last=False, features=seen, labels=seen_labels, **about)
+        await table.hears("inference_artifacts", **of_seen)
+    of_unseen = chunk(model, *unseen, chunk=1 if seen else 0, features=[*unseen.values()], labels=labels, **about)
+    await table.hears("inference_artifacts", **of_unseen)
+
+
+def places(table: Table, task: str | None = "t", now: int = NOW) -> list[Place]:
+    ranking = Ranking("p", PATIENCE_MS)
+    ranking.update(table.scan(prefix_of("p")))
+    return ranking.top(task, 9999, now)
+
+
+def scores(table: Table, images: list[str], task: str | None = "t", now: int = NOW) -> list[float]:
+    found = {place.medium: place.score for place in places(table, task, now)}
+    return [found[medium_bytes(Image(each))] for each in images]
+
+
+IMAGES = [f"m{n}" for n in range(5)]
+
+
+async def test_without_labels_geti_ranks_by_the_error_under_one_pca_of_all_that_was_seen() -> None:
+    table = Table()
+    await told(table, *IMAGES, tasks=(DETECTION,), active_learning={"preset": "geti"})
+    unseen = dict(zip(IMAGES, [[-4.0, 2.0], [-2.0, 4.0], [1.0, 5.0], [2.0, 3.0], [4.0, 1.0]], strict=True))
+
+    await infers(table, SEEN, ["a"] * 3, unseen, ["a"] * 5)
+
+    assert scores(table, IMAGES) == pytest.approx([0.6, 0.2, 0.0, 0.4, 0.8])
+
+
+async def test_with_labels_geti_ranks_each_predicted_label_by_itself() -> None:
+    table = Table()
+    await told(table, *IMAGES[:4], active_learning={"preset": "geti"})
+    seen = [*SEEN, [0.0, -5.0], [0.1, 0.0], [0.0, 5.0]]
+    unseen = dict(zip(IMAGES, [[1.0, 4.0], [2.0, 3.0], [3.0, 2.0], [4.0, 1.0]], strict=False))
+
+    await infers(table, seen, [*"AAABBB"], unseen, [*"ABAB"])
+
+    assert scores(table, IMAGES[:4]) == pytest.approx([0.0, 0.5, 0.5, 0.0])
+
+
+async def test_a_label_nobody_has_seen_reconstructs_perfectly_and_one_without_variance_has_no_score() -> None:
+    table = Table()
+    await told(table, *IMAGES, active_learning={"preset": "geti"})
+    seen = [*SEEN, [7.0, 7.0]]
+    unseen = {each: [1.0, float(n)] for n, each in enumerate(IMAGES)}
+
+    await infers(table, seen, [*"AAAS"], unseen, [*"AAANS"])
+
+    # The size of the largest label is 3. N has one medium, which is the first of its label; S was seen once.
+    assert scores(table, IMAGES) == pytest.approx([2 / 3, 1 / 3, 0.0, 0.0, NEVER_SCORED])
+    [last] = [place for place in places(table) if place.medium == medium_bytes(Image("m4"))]
+    assert (last.rank, last.tier) == (5, "not_scored")
+
+
+@pytest.mark.parametrize("task", [CLASSIFICATION, DETECTION])
+@pytest.mark.parametrize("seen", [[], [[3.0, 3.0]] * 4])
+async def test_without_seen_media_or_with_equal_ones_every_score_is_one(
+    task: dict[str, Any], seen: list[list[float]]
+) -> None:
+    table = Table()
+    await told(table, *IMAGES, tasks=(task,), active_learning={"preset": "geti"})
+
+    await infers(table, seen, ["A"] * len(seen), {each: [1.0, float(n)] for n, each in enumerate(IMAGES)}, ["A"] * 5)
+
+    assert scores(table, IMAGES) == [NEVER_SCORED] * 5
+
+
+@pytest.mark.parametrize("chunks", [1, 3])
+async def test_the_ranks_of_many_media_are_those_of_scikit_learns_pca(chunks: int) -> None:
+    random = np.random.default_rng(chunks)
+    images, labels = [f"i{n}" for n in range(120)], random.choice([*"ABCD"], size=120, p=[0.4, 0.3, 0.2, 0.1])
+    unseen, seen = random.normal(size=(120, 16)).astype("f4"), random.normal(size=(60, 16)).astype("f4")
+    seen[:, 6:] *= 0.01
+    of_seen = random.choice([*"ABC"], size=60)
+    table = Table()
+    await told(table, *images, active_learning={"preset": "geti"})
+    names = [f"seen{n}" for n in range(60)]
+    about = {"labels": of_seen.tolist(), "features": seen.tolist(), "subset": "seen", "last": False, **ONLY_FEATURES}
+    await table.hears("inference_artifacts", **chunk("model", *names, **about))
+    for n, part in enumerate(np.array_split(np.arange(120), chunks), 1):
+        about = {"labels": labels[part].tolist(), "features": unseen[part].tolist(), "last": n == chunks}
+        await table.hears(
+            "inference_artifacts", **chunk("model", *(images[i] for i in part), chunk=n, **about, **ONLY_FEATURES)
+        )
+
+    wanted = np.empty(120)
+    largest = max(np.unique(labels, return_counts=True)[1])
+    for label in "ABCD":
+        which, known = labels == label, seen[of_seen == label].astype(np.float64)
+        if not len(known):
+            # All errors are 0: their order is no matter, their scores are.
+            assert sorted(np.array(scores(table, images))[which]) == pytest.approx(np.arange(which.sum()) / largest)
+            wanted[which] = np.array(scores(table, images))[which]
+            continue
+        pca = PCA(0.995).fit(known)
+        features = unseen[which].astype(np.float64)
+        error = ((features - pca.inverse_transform(pca.transform(features))) ** 2).sum(axis=1)
+        wanted[which] = np.argsort(np.argsort(-error)) / largest
+    assert scores(table, images) == pytest.approx(wanted)
+
+
+async def test_the_producers_own_numbers_count_where_the_project_says_so() -> None:
+    table = Table()
+    both = {"extractors": {"margin": 1, "external:doubt": 3}, "stratify": False}
+    await told(table, *IMAGES[:4], active_learning={"tasks": {"t": both}})
+    own = {"probabilities": margins(0.9, 0.7, 0.5, 0.3), "utilities": {"a": [9, 9, 9, 9], "doubt": [1, 2, 3, 4]}}
+
+    await table.hears("inference_artifacts", **chunk("model", *IMAGES[:4], **own))
+
+    assert scores(table, IMAGES[:4]) == pytest.approx(
+        [(0 + 3 * 0.75) / 4, (0.25 + 1.5) / 4, (0.5 + 0.75) / 4, 0.75 / 4]
+    )
+    [first, *_] = places(table)
+    assert first.reasons[0]["extractors"] == {
+        "margin": {"utility": pytest.approx(0.3), "score": 0.75},
+        "external:doubt": {"utility": 4.0, "score": 0.0},
+    }
+
+
+def margins(*wanted: float) -> list[list[float]]:
+    return [[1 - each / 2, each / 2] for each in wanted]
+
+
+@pytest.mark.parametrize(("how", "wanted"), [("min", [0.0, 0.5]), ("mean", [0.25, 0.5]), ("max", [0.5, 0.5])])
+async def test_extractors_reduce_to_the_task_as_it_says(how: str, wanted: list[float]) -> None:
+    table = Table()
+    learning = {"extractors": {"margin": 1, "external:own": 1}, "intra_task_reduce": how, "stratify": False}
+    await told(table, "m0", "m1", active_learning={"tasks": {"t": learning}})
+
+    # Of m1 only one of the two is known: those reduce that are there.
+    own = {"probabilities": margins(0.9, 0.1), "utilities": {"own": [1, 9]}}
+    await table.hears("inference_artifacts", **chunk("model", "m0", "other", last=False, **own))
+    await table.hears("media_uploads", dataset_storage_id="s", media=[{"media_type": "image", "media_id": "other"}])
+    await table.hears("inference_artifacts", **chunk("model", "m1", chunk=1, probabilities=margins(0.5)))
+
+    m0, m1 = scores(table, ["m0", "m1"])
+    # By margin: m0, m1, other; by the other: other, m0, and m1 counts in the size.
+    assert m0 == pytest.approx({"min": 0.0, "mean": (0 + 1 / 3) / 2, "max": 1 / 3}[how])
+    assert m1 == pytest.approx(1 / 3)
+    assert reduced(np.array([[0.0, 0.5], [0.5, np.nan]]), how).tolist() == wanted  # type: ignore[arg-type] # a literal
+
+
+@pytest.mark.parametrize(("how", "wanted"), [("min", 0.0), ("mean", 0.25), ("max", 0.5)])
+async def test_tasks_reduce_to_the_project_as_it_says(how: str, wanted: float) -> None:
+    table = Table()
+    tasks = (CLASSIFICATION, {"task_id": "t2", "task_type": "detection"})
+    await told(table, "m0", "m1", tasks=tasks, active_learning={"inter_task_reduce": how})
+    two = {"labels": ["a", "a"]}
+
+    await table.hears("inference_artifacts", **chunk("model", "m0", "m1", probabilities=margins(0.9, 0.1), **two))
+    assert scores(table, ["m0", "m1"], None) == [0.0, 0.5]
+
+    await table.hears(
+        "inference_artifacts", **chunk("model", "m0", "m1", task_id="t2", probabilities=margins(0.1, 0.9), **two)
+    )
+    assert scores(table, ["m0", "m1"], None) == [wanted, wanted]
+
+
+async def test_another_setting_ranks_anew_without_new_events_from_the_model() -> None:
+    table = Table()
+    unseen = {"m0": [1.0, 1.0], "m1": [1.0, 9.0]}
+    ranking = Ranking("p", PATIENCE_MS)
+
+    async def best(learning: dict[str, Any]) -> str:
+        await told(table, "m0", "m1", active_learning=learning)
+        ranking.update(table.scan(prefix_of("p")))
+        [first, _] = ranking.top("t", 9, NOW)
+        return {medium_bytes(Image(each)): each for each in ("m0", "m1")}[first.medium]
+
+    await infers(table, SEEN, ["a"] * 3, unseen, ["a"] * 2, probabilities=None)
+    again = {"probabilities": margins(0.9, 0.1), "labels": ["a", "a"], "features": [*unseen.values()]}
+    seen = {"subset": "seen", "last": False, "features": SEEN, "labels": ["a"] * 3, "probabilities": None}
+    await table.hears("inference_artifacts", **chunk("model", "s0", "s1", "s2", timestamp=NOW + 1, **seen))
+    await table.hears("inference_artifacts", **chunk("model", "m0", "m1", chunk=1, timestamp=NOW + 1, **again))
+
+    assert await best({}) == "m0"
+    assert await best({"preset": "geti"}) == "m1"
+    assert await best({"tasks": {"t": {"extractors": {"fre_class_agnostic": 1}}}}) == "m1"
+    assert await best({"tasks": {"t": {"preset": "balanced"}}, "preset": "geti"}) == "m0"
+
+
+async def test_two_models_scores_stand_side_by_side_and_each_ranks_all_that_it_has_scored() -> None:
+    table = Table()
+    await told(table, *IMAGES[:3])
+    one = {"labels": ["a"] * 3, "probabilities": margins(0.9, 0.5, 0.1)}
+    await table.hears("inference_artifacts", **chunk("one", *IMAGES[:3], **one))
+    two = {"labels": ["a"], "probabilities": margins(0.3), "timestamp": NOW + 1}
+    await table.hears("inference_artifacts", **chunk("two", "m0", **two))
+
+    await table.hears("model_activations", task_id="t", model_id="two")
+    assert scores(table, IMAGES[:3]) == pytest.approx([0.0, 1 / 3, 2 / 3])
+    assert [each.tier for each in places(table)] == ["active_model", "earlier_model", "earlier_model"]
+
+    await table.hears("model_activations", task_id="t", model_id="one", timestamp=NOW + 1)
+    assert scores(table, IMAGES[:3]) == pytest.approx([0.0, 1 / 3, 2 / 3])
+    assert {each.tier for each in places(table)} == {"active_model"}
+
+
+async def test_a_batch_whose_last_chunk_does_not_come_counts_after_a_while() -> None:
+    table = Table()
+    await told(table, "m0", "m1")
+    before = {"labels": ["a", "a"], "probabilities": margins(0.9, 0.1)}
+    await table.hears("inference_artifacts", **chunk("model", "m0", "m1", batch_id="before", **before))
+    after = {"labels": ["a", "a"], "probabilities": margins(0.1, 0.9), "timestamp": NOW + 1, "last": False}
+    await table.hears("inference_artifacts", **chunk("model", "m0", "m1", batch_id="after", **after))
+    ranking = Ranking("p", PATIENCE_MS)
+    ranking.update(table.scan(prefix_of("p")))
+
+    def best(now: int) -> bytes:
+        return ranking.top("t", 1, now)[0].medium
+
+    assert best(NOW) == best(NOW + PATIENCE_MS) == medium_bytes(Image("m0"))
+    assert best(NOW + 1 + PATIENCE_MS) == medium_bytes(Image("m1"))
+
+
+async def test_what_is_in_another_dataset_storage_is_not_suggested() -> None:
+    table = Table()
+    await told(table, "m0")
+    await table.hears("media_uploads", dataset_storage_id="tests", media=[{"media_type": "image", "media_id": "m1"}])
+
+    assert [each.medium for each in places(table)] == [medium_bytes(Image("m0"))]
+
+
+def test_a_row_without_a_utility_has_no_score_and_counts_in_the_size_of_its_label() -> None:
+    utility = np.array([1.0, np.nan, 2.0])
+
+    found = ranked(utility, np.zeros(3, np.uint64), np.arange(3, dtype=np.uint64))
+
+    assert found == pytest.approx([1 / 3, np.nan, 0.0], nan_ok=True)
