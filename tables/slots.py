@@ -41,11 +41,11 @@ def slots_of(values: Sequence[bytes | None]) -> Slots:
 
 def slot_values(slots: Slots) -> list[bytes | None]:
     """The values of score rows, the other way round: narrow where no external utility is; none without a slot."""
-    wide = [bool(each) for each in np.isfinite(slots["external"]).any(axis=-1).any(axis=-1)]
+    wide = np.count_nonzero(np.isfinite(slots["external"]), axis=(1, 2)) > 0
     narrow = np.empty(slots.shape, SLOT)
     for name in SLOT.names or ():
         narrow[name] = slots[name]
-    there = [bool(each) for each in slots["at"].max(axis=1) >= 0]
+    there = np.count_nonzero(slots["at"] >= 0, axis=1) > 0
     rows = zip(slots, narrow, wide, there, strict=True)
     return [(row.tobytes() if is_wide else small.tobytes()) if any_ else None for row, small, is_wide, any_ in rows]
 
