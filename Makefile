@@ -10,7 +10,7 @@ export OPENBLAS_NUM_THREADS := 1
 export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test bench check format lock clean
+.PHONY: help demo serve test bench check format schemas lock clean
 
 help: ## tell what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ check: $(READY) ## ruff, mypy --strict, basedpyright and the rules of the house
 format: $(READY) ## put the code in its form
 	@$(PY) -m ruff check --fix
 	@$(PY) -m ruff format
+
+schemas: $(READY) ## renew streams/schemas from the types of the events
+	@$(PY) -m streams.schema
 
 lock: $(READY) ## renew requirements.txt from pyproject.toml, and the list of Kafka's jars
 	@$(PY) -m pip install --quiet --disable-pip-version-check uv

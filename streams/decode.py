@@ -67,7 +67,7 @@ def decode(record: Record, topic: str) -> Event:
     return event
 
 
-class Told(msgspec.Struct, frozen=True):
+class UploadedMedium(msgspec.Struct, frozen=True):
     """What we read of an upload; the rest is kept as it is."""
 
     media_type: Literal["image", "video"]
@@ -104,7 +104,7 @@ def uploads(event: MediaUploaded, plain: dict[str, Any]) -> Uploads:
 def upload(where: str, storage: str, given: dict[str, Any]) -> Upload:
     """One medium of an upload."""
     try:
-        told = msgspec.convert(given, Told)
+        told = msgspec.convert(given, UploadedMedium)
     except msgspec.ValidationError as why:
         raise MalformedEvent(f"{where}: {short(str(why))}") from why
     try:

@@ -109,8 +109,9 @@ class Upload(msgspec.Struct, frozen=True):
     told: bytes
 
 
+# What `media` holds is read in a second step, since all of it is kept (streams/decode.py); then it is `Uploads`.
 class MediaUploaded(Event, frozen=True, kw_only=True):
-    """Media exist: `media`, or the fields of one beside the event's own. Decoded, it is `Uploads`."""
+    """Media exist: `media`, or the fields of one beside the event's own."""
 
     dataset_storage_id: Id
     media: Annotated[list[dict[str, Any]], Meta(max_length=ROWS)] | None = None
@@ -168,8 +169,9 @@ class ModelActivated(Event, frozen=True, kw_only=True):
     model_id: Id
 
 
+# What the columns hold is checked by streams/artifacts.py.
 class ArtifactsInferred(Event, frozen=True, kw_only=True):
-    """A chunk of a batch inference, in columns of equal length; streams/artifacts.py checks what they hold."""
+    """A chunk of a batch inference, in columns of equal length."""
 
     dataset_storage_id: Id
     task_id: Id
