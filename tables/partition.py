@@ -360,7 +360,7 @@ class Partition:
                     raise UnknownProject(f"there is no project {project!r}")
                 # In slices, no iterator kept between them. Events go on: what they write is in the scan, or taken here
                 # already and read once more.
-                ranking = self.rankings[project] = Ranking(project, self.patience_ms)
+                ranking = self.rankings[project] = Ranking(project, self.patience_ms, self.as_of)
                 try:
                     await self._build(ranking)
                 except BaseException:  # whoever asked may have gone

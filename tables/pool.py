@@ -5,7 +5,7 @@ events. What was told before a project or a medium was deleted stays invisible, 
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -59,6 +59,8 @@ class Pool:
         self._media: Media | None = None  # kept until a row changes them,
         self._times: Times | None = None  # and with them when each was deleted
         self._videos: dict[bytes, int] = {}
+        self._epoch = 0  # how often they were changed
+        self._lent: set[tuple[Kind, bytes]] = set()  # rows that another thread reads
 
     def update(self, rows: Iterable[Change]) -> None:
         """Take rows; those of other projects, and kinds that no ranking needs, are passed over."""
@@ -69,15 +71,34 @@ class Pool:
             if kind not in READ:
                 continue
             by = HASH_BYTES if kind in BY_TASK else 0
+            if (kind, rest[:by]) in self._lent:
+                self._lent.discard((kind, rest[:by]))
+                self._rows[kind, rest[:by]] = dict(self._rows[kind, rest[:by]])
             known = self._rows[kind, rest[:by]]
             if value is None:
                 known.pop(rest[by:], None)
             else:
                 # What an upload told is read when it is served.
                 known[rest[by:]] = value[: UPLOAD_HEAD.size] if kind is Kind.UPLOAD else value
-            of_a_video = kind is Kind.SCORE and rest[by : by + HASH_BYTES] in self._videos
-            if kind in (Kind.PROJECT, Kind.UPLOAD, Kind.REMOVAL) or of_a_video:
+            # A score may name a frame that no stride implies.
+            frame = kind is Kind.SCORE and (self._media is None or rest[by : by + HASH_BYTES] in self._videos)
+            if kind in (Kind.PROJECT, Kind.UPLOAD, Kind.REMOVAL) or frame:
                 self._media = self._times = None
+                self._epoch += 1
+
+    def lent(self) -> "Pool":
+        """The pool as it is, for another thread to read while this one goes on; it is to be given back."""
+        pool = Pool(self.project_id)
+        pool._rows = self._rows.copy()
+        pool._media, pool._times, pool._videos, pool._epoch = self._media, self._times, self._videos, self._epoch
+        self._lent = set(self._rows)
+        return pool
+
+    def given_back(self, pool: "Pool") -> None:
+        """The other thread reads no more; what it found out of the media is kept, if they are the same still."""
+        self._lent.clear()
+        if pool._epoch == self._epoch:
+            self._media, self._times, self._videos = pool._media, pool._times, pool._videos
 
     @property
     def project(self) -> ProjectUpdated:
@@ -90,6 +111,11 @@ class Pool:
         if told is None or unpack_int(told) <= self._removed():
             raise UnknownProject(f"there is no project {self.project_id!r}")
         return msgspec.json.decode(told[8:], type=ProjectUpdated)
+
+    @property
+    def storage(self) -> int:
+        """The hash of the dataset storage whose media are trained with."""
+        return number_of(self.project.dataset_storage_id)
 
     def check_workspace(self, workspace_id: str) -> None:
         """Whether the project is this workspace's.
@@ -151,17 +177,38 @@ class Pool:
         found = np.frombuffer(row, STATE)[0] if row is not None else np.zeros((), STATE)
         return STATES[found["state"] if found["at"] > self._removed(medium[:HASH_BYTES]) else NONE_STATE]
 
-    def taken(self, now: int) -> Mask:
-        """Which media somebody has: suggested, or leased until later than now (milliseconds since the epoch)."""
-        grants = self._grants()
-        there = (grants["offset"] >= 0) & (grants["uploaded_at"] > self.removed())
-        taken: Mask = there & live(grants, self.reset, now)
-        return taken
+    def taken(self, now: int) -> tuple[Mask, Times]:
+        """Which media somebody has, suggested or leased until later than now, and until when; `FOREVER` if not taken.
 
-    def suggested(self, now: int) -> Mask:
-        """Those of them that a reset would free: they have no end."""
-        suggested: Mask = self.taken(now) & (self._grants()["until"] == FOREVER)
-        return suggested
+        now: milliseconds since the epoch.
+        """
+        grants = self._grants()
+        taken: Mask = (grants["offset"] >= 0) & (grants["uploaded_at"] > self.removed()) & live(grants, self.reset, now)
+        return taken, np.where(taken, grants["until"], FOREVER)
+
+    def eligible(self, medium: bytes, storage: int, tasks: Sequence[str], allowed: Sequence[int]) -> bool:
+        """Whether a medium exists, and is in one of some annotation states in each of some tasks.
+
+        storage: where it must be. allowed: places in STATES.
+        """
+        whole = medium[:HASH_BYTES]
+        removed, told = self._removed(whole), self.rows(Kind.UPLOAD).get(whole)
+        upload = None if told is None else UploadRow.unpack(told)
+        frame = int.from_bytes(medium[HASH_BYTES:], "big")
+        if (
+            upload is None
+            or upload.at <= removed
+            or upload.storage != storage
+            or frame > max(0, upload.frame_count - 1)
+        ):
+            return False
+        return all(STATES.index(self.state(task, medium)) in allowed for task in tasks)
+
+    def free(self, medium: bytes, now: int) -> bool:
+        """Whether nobody has a medium. now: milliseconds since the epoch."""
+        grant = np.frombuffer(self.rows(Kind.GRANT).get(medium) or b"", GRANT)
+        held = live(grant, self.reset, now) & (grant["uploaded_at"] > self._removed(medium[:HASH_BYTES]))
+        return not held.any()
 
     def _grants(self) -> Any:
         return self.gathered(Kind.GRANT, b"", GRANT, np.array((-1, -1, False, -1, 0), GRANT))
@@ -193,7 +240,7 @@ class Pool:
             images: list[bytes] = []
             frames: list[Media] = []
             self._videos = {}
-            storage = number_of(self.project.dataset_storage_id)
+            storage = self.storage
             for whole, row in self.rows(Kind.UPLOAD).items():
                 upload = UploadRow.unpack(row)
                 if upload.at <= self._removed(whole) or upload.storage != storage:

@@ -1,18 +1,19 @@
 """The ranking: the order in which the media of a project are suggested, and why.
 
-It is made from the pool when it is asked for, and kept until a row changes; whether a grant has run out is asked when
-reading.
+It is made from the pool when it is asked for, in a thread, for it takes seconds where there are a million media; events
+go on meanwhile. What they changed since is looked at again in what is answered.
 """
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tables.pool import Pool
-from tables.rows import MEDIUM_BYTES, STATES, Change
+from tables.pool import Media, Pool
+from tables.rows import FOREVER, MEDIUM_BYTES, STATES, Change
 from tables.scores import ACTIVE, EARLIER, NEVER_SCORED, UNSCORED, Floats, Scores, reduced, scores
 
 Places = NDArray[np.intp]
@@ -24,13 +25,19 @@ TIERS = {ACTIVE: "active_model", EARLIER: "earlier_model", UNSCORED: "not_scored
 class Order:
     """The media of a task, or of the whole project, that may be annotated: their places in the pool, best first.
 
+    best: those that nobody has. taken: those that somebody has; suggested: whether a reset would free some of them.
+    of_task: the scores, by task. states: the tasks that were looked at, and in which states a medium may be there.
     due: when it changes without an event (milliseconds since the epoch); none if it does not.
     """
 
+    media: Media
     best: Places
+    taken: int
+    suggested: bool
     tier: NDArray[np.uint8]
     score: Floats
     of_task: dict[str, Scores]
+    states: tuple[Sequence[str], Sequence[int]]
     due: int | None
 
 
@@ -49,57 +56,96 @@ class Place:
     reasons: list[dict[str, Any]]
 
 
+@dataclass(frozen=True)
+class Made:
+    """An order, and what was known when it was made: how many changes, and how far each topic was applied."""
+
+    order: Order
+    version: int
+    as_of: dict[str, int]
+
+
 class Ranking:
     """The orders over a pool: of the whole project, and of each task that was asked for."""
 
-    def __init__(self, project_id: str, patience_ms: int) -> None:
+    def __init__(self, project_id: str, patience_ms: int, as_of: Callable[[], dict[str, int]] = dict) -> None:
         """Nothing is known yet.
 
         patience_ms: with a batch of which chunks are missing; it counts without them then.
+        as_of: how far each topic is applied.
         """
         self.pool = Pool(project_id)
         self._patience_ms = patience_ms
-        self._orders: dict[str | None, Order] = {}
+        self._as_of = as_of
+        self._version = 0
+        self._made: dict[str | None, Made] = {}
+        self._making: asyncio.Task[None] | None = None
 
     def update(self, rows: Iterable[Change]) -> None:
         """Take rows, as a pool does."""
         self.pool.update(rows)
-        self._orders.clear()
+        self._version += 1
 
-    def order(self, task_id: str | None, now: int) -> Order:
-        """The media that may be annotated, best first: by tier, then by score, then by a fixed hash.
+    async def made(self, task_id: str | None, now: int) -> Made:
+        """The order of a task, or of the whole project, with all in it that is known when it is asked for.
 
         now: milliseconds since the epoch.
 
         Raises:
             UnknownProject, UnknownTask, BadQuery: as `Pool.task`.
         """
-        if task_id is not None:
-            self.pool.task(task_id)
-        found = self._orders.get(task_id)
-        if found is None or (found.due is not None and found.due <= now):
-            found = self._orders[task_id] = order(self.pool, task_id, now, self._patience_ms)
-        return found
+        wanted = self._version
+        while True:
+            if task_id is not None:
+                self.pool.task(task_id)
+            made = self._made.get(task_id)
+            if made is not None and made.version >= wanted and (made.order.due is None or made.order.due > now):
+                return made
+            if self._making is None or self._making.done():
+                self._making = asyncio.create_task(self._make(task_id, now))
+            await asyncio.shield(self._making)  # whoever asked first may go
 
-    def top(self, task_id: str | None, limit: int, now: int) -> list[Place]:
+    async def _make(self, task_id: str | None, now: int) -> None:
+        version, as_of, pool = self._version, self._as_of(), self.pool.lent()
+        try:
+            order = await asyncio.to_thread(order_of, pool, task_id, now, self._patience_ms)
+        finally:
+            self.pool.given_back(pool)
+        self._made[task_id] = Made(order, version, as_of)
+
+    def current(self, made: Made) -> bool:
+        """Whether nothing was changed since an order was made."""
+        return made.version == self._version
+
+    def as_of(self, made: Made) -> dict[str, int]:
+        """How far each topic is applied in an order."""
+        return self._as_of() if self.current(made) else made.as_of
+
+    def eligible(self, made: Made, medium: bytes, storage: int) -> bool:
+        """Whether a medium of an order may be annotated still. storage: as `Pool.storage`."""
+        return self.pool.eligible(medium, storage, *made.order.states)
+
+    def top(self, made: Made, limit: int, now: int) -> list[Place]:
         """The best media to annotate now, that nobody has, best first.
 
-        task_id: of one task, or of the whole project if none is given.
         now: milliseconds since the epoch.
 
         Raises:
-            as `order`.
+            UnknownProject: it was deleted meanwhile.
         """
-        order, media = self.order(task_id, now), self.pool.media()
-        free = order.best[~self.pool.taken(now)[order.best]][:limit]
-        places = []
-        for rank, place in enumerate(free, 1):
-            medium = bytes(media[place]).ljust(MEDIUM_BYTES, b"\0")
+        order, places = made.order, list[Place]()
+        storage = self.pool.storage
+        for place in order.best:
+            if len(places) == limit:
+                break
+            medium = bytes(order.media[place]).ljust(MEDIUM_BYTES, b"\0")
+            if not self.current(made) and not (self.eligible(made, medium, storage) and self.pool.free(medium, now)):
+                continue
             places.append(
                 Place(
                     medium=medium,
                     uploaded_at=self.pool.uploaded(medium),
-                    rank=rank,
+                    rank=len(places) + 1,
                     score=float(order.score[place]),
                     tier=TIERS[int(order.tier[place])],
                     reasons=[self._reason(task, scores, place) for task, scores in order.of_task.items()],
@@ -125,8 +171,8 @@ class Ranking:
         }
 
 
-def order(pool: Pool, task_id: str | None, now: int, patience_ms: int) -> Order:
-    """The order of a task, or of the project: by the worst tier in which a medium is scored, then by score.
+def order_of(pool: Pool, task_id: str | None, now: int, patience_ms: int) -> Order:
+    """The order of a task, or of the project: by the worst tier in which a medium is scored, by score, by a fixed hash.
 
     A medium's score is what the project makes of those of its tasks that are there: the mean, the least or the largest.
     """
@@ -144,9 +190,24 @@ def order(pool: Pool, task_id: str | None, now: int, patience_ms: int) -> Order:
     # A later task of a chain works on what an earlier one found, which counts as partly annotated.
     later = task_id is not None and asked[0] is not trainable[0]
     allowed = [STATES.index(each) for each in (("none", "partially_annotated") if later else ("none",))]
+    tasks = [task.task_id for task in (project.tasks if task_id is None else asked)]
     eligible = np.ones(len(media), dtype=bool)
-    for task in project.tasks if task_id is None else asked:
-        eligible &= np.isin(pool.states(task.task_id), allowed)
+    for task in tasks:
+        eligible &= np.isin(pool.states(task), allowed)
     best = np.lexsort((pool.chance(), score, tier))
+    best = best[eligible[best]]
+    taken, ends = pool.taken(now)
     due = [each.due for each in of_task.values() if each.due is not None]
-    return Order(best[eligible[best]], tier, score, of_task, min(due, default=None))
+    if (ends[eligible] < FOREVER).any():
+        due.append(int(ends[eligible].min()))
+    return Order(
+        media,
+        best[~taken[best]],
+        taken=int(taken[best].sum()),
+        suggested=bool((ends[best] == FOREVER)[taken[best]].any()),
+        tier=tier,
+        score=score,
+        of_task=of_task,
+        states=(tasks, allowed),
+        due=min(due, default=None),
+    )

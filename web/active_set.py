@@ -16,13 +16,14 @@ from streams.partition import partition_of
 from streams.record import Record
 from streams.settings import Settings
 from tables.partition import Partition
-from tables.ranking import Place, Ranking
+from tables.ranking import Made, Place, Ranking
 from tables.rows import HASH_BYTES, Kind, UploadRow, number_of, prefix_of
 from tables.state import State
 from web.items import items, medium_of
 from web.query import Query
 
 EVENTS = "active_set_events"
+TRIES = 3  # with what is there; after a reset; after somebody else was first
 PATIENCE_S = 10.0  # of a request that marks, until our own agent has applied what it published
 
 NO_MEDIA = "no media: none were uploaded, or all were deleted"
@@ -54,7 +55,10 @@ class ActiveSets:
         """
         partition = self._home(project)
         ranking = await partition.ranking(project)
-        return self._answer(ranking.top(query.task_id, query.limit, self.now()), query, ranking, partition)
+        made = await ranking.made(query.task_id, self.now())
+        partition.check()
+        places = ranking.top(made, query.limit, self.now())
+        return self._answer(places, made, ranking, partition, ranking.as_of(made))
 
     async def suggested(self, project: str, query: Query, workspace: str) -> dict[str, Any]:
         """The active set, marked as suggested: until nothing else is left, no other request gets these media.
@@ -69,16 +73,23 @@ class ActiveSets:
         ranking.pool.check_workspace(workspace)
         try:
             async with asyncio.timeout(PATIENCE_S), self.locks.setdefault(project, asyncio.Lock()):
-                places = await self._granted(project, query, ranking, partition)
+                places, made = await self._granted(project, query, ranking, partition)
         except TimeoutError as why:
             raise NotReady(f"what was chosen could not be marked within {PATIENCE_S:.0f} s") from why
-        return self._answer(places, query, ranking, partition)
+        return self._answer(places, made, ranking, partition, partition.as_of())
 
-    async def _granted(self, project: str, query: Query, ranking: Ranking, partition: Partition) -> list[Place]:
-        """The media that the log granted to this request, best first; none if there is nothing to annotate."""
+    async def _granted(
+        self, project: str, query: Query, ranking: Ranking, partition: Partition
+    ) -> tuple[list[Place], Made]:
+        """The media that the log granted to this request, best first; none if there is nothing to annotate.
+
+        With them, the order that they were chosen from.
+        """
         pool = ranking.pool
-        for _ in range(3):  # what is there; after a reset; after somebody else was first
-            places = ranking.top(query.task_id, query.limit, self.now())
+        tried = 0
+        while tried < TRIES:
+            made = await ranking.made(query.task_id, self.now())
+            places = ranking.top(made, query.limit, self.now())
             about: dict[str, Any] = {
                 "workspace_id": pool.project.workspace_id,
                 "project_id": project,
@@ -98,13 +109,22 @@ class ActiveSets:
                 ]
                 granted = Granted(**about, request_id=request_id, task_id=query.task_id, media=picks)
                 await self._applied(granted, partition)
-                ours = [each for each in places if pool.holder(each.medium) == number_of(request_id)]
+                storage = pool.storage
+                ours = [
+                    each
+                    for each in places
+                    if pool.holder(each.medium) == number_of(request_id)
+                    and ranking.eligible(made, each.medium, storage)  # it may have been annotated meanwhile
+                ]
                 if ours:
-                    return ours
-            elif pool.suggested(self.now())[ranking.order(query.task_id, self.now()).best].any():
+                    return ours, made
+            elif not ranking.current(made):
+                continue  # something came while it was looked at: perhaps something is left now
+            elif made.order.suggested:
                 await self._applied(Reset(**about, request_id=request_id), partition)
             else:
-                return []
+                return [], made
+            tried += 1
         raise NotReady("what was chosen went to others, and so did what was chosen then")
 
     async def _applied(self, event: Event, partition: Partition) -> None:
@@ -131,12 +151,13 @@ class ActiveSets:
         rows = partition.store.get([prefix_of(project, Kind.UPLOAD) + whole for whole in wholes])
         return {whole: UploadRow.unpack(row) for whole, row in zip(wholes, rows, strict=True) if row is not None}
 
-    def _answer(self, places: list[Place], query: Query, ranking: Ranking, partition: Partition) -> dict[str, Any]:
-        pool, tasks = ranking.pool, ranking.pool.project.tasks
+    def _answer(
+        self, places: list[Place], made: Made, ranking: Ranking, partition: Partition, as_of: dict[str, int]
+    ) -> dict[str, Any]:
+        pool, tasks, order = ranking.pool, ranking.pool.project.tasks, made.order
         shown = items(places, self._uploads(places, partition, pool.project_id), pool, tasks)
-        answer: dict[str, Any] = {"active_set": shown, "as_of": partition.as_of(), "lag": partition.lag()}
+        answer: dict[str, Any] = {"active_set": shown, "as_of": as_of, "lag": partition.lag()}
         if not places:
-            best = ranking.order(query.task_id, self.now()).best
-            left = SUGGESTED if pool.suggested(self.now())[best].any() else LEASED
-            answer["reason"] = left if len(best) else DONE if len(pool.media()) else NO_MEDIA
+            left = SUGGESTED if order.suggested else LEASED
+            answer["reason"] = left if order.taken else DONE if len(order.media) else NO_MEDIA
         return answer

@@ -8,6 +8,7 @@ from agents.decide import Decider
 from streams.decode import decode
 from streams.media import Image
 from streams.record import Record
+from tables.ranking import Place, Ranking
 from tables.rows import SWEEPS, Change, Kind, medium_bytes, prefix_of
 from tables.slots import slots_of
 from tables.sweep import Sweep
@@ -81,3 +82,8 @@ def picks(*images: str) -> list[dict[str, Any]]:
         {"medium": {"media_type": "image", "media_id": each}, "rank": n, "score": 0.0}
         for n, each in enumerate(images, 1)
     ]
+
+
+async def top(ranking: Ranking, task: str | None = "t", limit: int = 9999, now: int = NOW) -> list[Place]:
+    """The best media of a ranking."""
+    return ranking.top(await ranking.made(task, now), limit, now)

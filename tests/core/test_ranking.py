@@ -1,13 +1,17 @@
+import asyncio
 import random
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tables.ranking import Place, Ranking
-from tables.rows import prefix_of
+from streams.media import Image
+from tables.ranking import Order, Place, Ranking, order_of
+from tables.rows import medium_bytes, prefix_of
 from tables.scores import NEVER_SCORED, ranked
-from tests.core.table import NOW, Table, chunk
+from tests.core.table import NOW, Table, chunk, top
 
 PATIENCE_MS = 600_000
 
@@ -64,7 +68,7 @@ async def test_labels_are_ranked_by_themselves_where_each_medium_has_one(
     scores = {"labels": ["a", "a", "a", "b"], "probabilities": margins(0.9, 0.8, 0.7, 0.1)}
     await table.hears("inference_artifacts", **chunk("model", "m1", "m2", "m3", "m4", **scores))
 
-    assert sorted(by_label(ranking_of(table).top("t", 9, NOW)), key=lambda each: (each[1], each[0])) == wanted
+    assert sorted(by_label(await top(ranking_of(table))), key=lambda each: (each[1], each[0])) == wanted
 
 
 async def test_media_in_which_the_model_found_nothing_stand_in_the_middle() -> None:
@@ -73,7 +77,7 @@ async def test_media_in_which_the_model_found_nothing_stand_in_the_middle() -> N
     scores = {"probabilities": margins(0.9, 0.5, 0.1), "labels": ["a", "b", "c"], "no_prediction": blind}
     await table.hears("inference_artifacts", **chunk("model", "m1", "m2", "m3", **scores))
 
-    utilities = [place.reasons[0]["extractors"]["margin"]["utility"] for place in ranking_of(table).top("t", 9, NOW)]
+    utilities = [place.reasons[0]["extractors"]["margin"]["utility"] for place in await top(ranking_of(table))]
 
     assert utilities == pytest.approx([0.9, 0.5, 0.5, 0.1])
 
@@ -85,7 +89,7 @@ async def test_where_only_features_came_the_reconstruction_error_counts() -> Non
     unseen = {"chunk": 1, "features": [[1.0, 1.0], [1.0, 4.0]], "probabilities": None}
     await table.hears("inference_artifacts", **chunk("model", "m1", "m2", **unseen))
 
-    [first, second] = ranking_of(table).top("t", 9, NOW)
+    [first, second] = await top(ranking_of(table))
 
     [one, other] = [each.reasons[0]["extractors"] for each in (first, second)]
     assert [*one] == [*other] == ["fre_class_agnostic"]
@@ -99,7 +103,7 @@ async def test_a_projects_score_is_the_mean_of_its_tasks_and_its_tier_the_worst(
     await table.hears("inference_artifacts", **chunk("model", "m1", "m2", **scores))
     await table.hears("inference_artifacts", **chunk("model", "m2", "m1", task_id="t2", **scores))
 
-    first, second, third = ranking_of(table).top(None, 9, NOW)
+    first, second, third = await top(ranking_of(table), None)
 
     assert [first.score, second.score, third.score] == [0.25, 0.25, NEVER_SCORED]
     assert [first.tier, second.tier, third.tier] == ["earlier_model", "earlier_model", "not_scored"]
@@ -110,7 +114,7 @@ async def test_scores_of_media_that_nobody_uploaded_wait_and_count_for_nothing()
     table = await told("m1")
     await table.hears("inference_artifacts", **chunk("model", "m1", "m2", probabilities=margins(0.1, 0.9)))
 
-    [place] = ranking_of(table).top("t", 9, NOW)
+    [place] = await top(ranking_of(table))
 
     assert place.score == 0.0
 
@@ -120,7 +124,7 @@ async def test_what_was_annotated_stays_in_the_pool_of_the_rank() -> None:
     await table.hears("inference_artifacts", **chunk("model", "m1", "m2", probabilities=margins(0.9, 0.1)))
     await table.hears("annotation_updates", media_id="m1", states={"t": "annotated"})
 
-    [place] = ranking_of(table).top("t", 9, NOW)
+    [place] = await top(ranking_of(table))
 
     assert (place.rank, place.score) == (1, 0.5)
 
@@ -132,7 +136,7 @@ async def test_a_lease_that_has_run_out_is_free_again_without_an_event() -> None
     await table.hears("active_set_events", **about)
     ranking = ranking_of(table)
 
-    assert [len(ranking.top(None, 9, now)) for now in (NOW, NOW + 9, NOW + 10)] == [0, 0, 1]
+    assert [len(await top(ranking, None, now=now)) for now in (NOW, NOW + 9, NOW + 10)] == [0, 0, 1]
 
 
 async def test_rows_may_come_in_any_order_and_more_than_once() -> None:
@@ -147,8 +151,8 @@ async def test_rows_may_come_in_any_order_and_more_than_once() -> None:
     for row in rows:
         shuffled.update([row])
 
-    assert shuffled.top(None, 99, NOW) == ranking_of(table).top(None, 99, NOW)
-    assert len(shuffled.top(None, 99, NOW)) == 19
+    assert await top(shuffled, None) == await top(ranking_of(table), None)
+    assert len(await top(shuffled, None)) == 19
 
 
 async def test_what_has_no_score_comes_in_an_order_of_its_own_in_each_project() -> None:
@@ -159,7 +163,7 @@ async def test_what_has_no_score_comes_in_an_order_of_its_own_in_each_project() 
         await table.hears("project_updates", project_id=project, dataset_storage_id="s")
         media = [{"media_type": "image", "media_id": each} for each in images]
         await table.hears("media_uploads", project_id=project, dataset_storage_id="s", media=media)
-        orders.append([place.medium for place in ranking_of(table, project).top(None, 99, NOW)])
+        orders.append([place.medium for place in await top(ranking_of(table, project), None)])
 
     assert sorted(orders[0]) == sorted(orders[1])
     assert orders[0] != orders[1]
@@ -172,3 +176,87 @@ async def test_a_large_video_costs_no_row_for_each_of_its_frames() -> None:
 
     assert len(table) == 2
     assert len(ranking_of(table).pool.media()) == 30_000
+
+
+class Gate(threading.Event):
+    """What a thread waits for; and whether it does."""
+
+    begun = False
+
+    async def reached(self) -> None:
+        while not self.begun:
+            await asyncio.sleep(0)
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    """An order is made when this is set, from the rows as they were when it was begun."""
+    go_on = Gate()
+
+    def late(*arguments: Any) -> Order:
+        go_on.begun = True
+        assert go_on.wait(30)
+        return order_of(*arguments)
+
+    monkeypatch.setattr("tables.ranking.order_of", late)
+    yield go_on
+    go_on.set()
+
+
+async def test_what_is_annotated_while_an_order_is_made_is_not_in_the_answer(slow: Gate) -> None:
+    table = await told("m1", "m2", "m3")
+    ranking = ranking_of(table)
+    making = asyncio.ensure_future(ranking.made("t", NOW))
+    await slow.reached()
+
+    await table.hears("annotation_updates", media_id="m1", states={"t": "annotated"})
+    gone: dict[str, Any] = {"dataset_storage_id": "s", "media_type": "image", "media_id": "m2"}
+    await table.hears("media_deletions", timestamp=NOW + 1, **gone)
+    ranking.update(table.scan(prefix_of("p")))
+    slow.set()
+    made = await making
+
+    assert len(made.order.best) == 3
+    assert [each.medium for each in ranking.top(made, 9, NOW)] == [medium_bytes(Image("m3"))]
+
+
+async def test_who_asks_later_is_answered_from_an_order_that_was_begun_later(slow: Gate) -> None:
+    table, applied = await told("m1"), {"media_uploads": 0}
+    ranking = Ranking("p", PATIENCE_MS, lambda: dict(applied))
+    ranking.update(table.scan(prefix_of("p")))
+    first = asyncio.ensure_future(ranking.made("t", NOW))
+    await slow.reached()
+
+    await table.hears("media_uploads", dataset_storage_id="s", media=[{"media_type": "image", "media_id": "m2"}])
+    ranking.update(table.scan(prefix_of("p")))
+    applied["media_uploads"] = 1
+    second = asyncio.ensure_future(ranking.made("t", NOW))
+    slow.set()
+
+    one, two = await first, await second
+    assert [len(ranking.top(each, 9, NOW)) for each in (one, two)] == [1, 2]
+    assert [ranking.as_of(each)["media_uploads"] for each in (one, two)] == [0, 1]
+
+
+async def test_an_order_that_nothing_has_changed_is_as_of_now(slow: Gate) -> None:
+    slow.set()
+    table, applied = await told("m1"), {"annotation_updates": 0}
+    ranking = Ranking("p", PATIENCE_MS, lambda: dict(applied))
+    ranking.update(table.scan(prefix_of("p")))
+    made = await ranking.made("t", NOW)
+
+    applied["annotation_updates"] = 7
+
+    assert await ranking.made("t", NOW) is made
+    assert ranking.as_of(made) == {"annotation_updates": 7}
+
+
+async def test_who_asked_first_may_go_while_others_wait_for_the_same_order(slow: Gate) -> None:
+    ranking = ranking_of(await told("m1"))
+    first, second = (asyncio.ensure_future(ranking.made("t", NOW)) for _ in range(2))
+    await slow.reached()
+
+    first.cancel()
+    slow.set()
+
+    assert len((await second).order.best) == 1

@@ -8,7 +8,7 @@ from streams.media import Image
 from tables.ranking import Place, Ranking
 from tables.rows import medium_bytes, prefix_of
 from tables.scores import NEVER_SCORED, ranked, reduced
-from tests.core.table import NOW, Table, chunk
+from tests.core.table import NOW, Table, chunk, top
 
 PATIENCE_MS = 600_000
 CLASSIFICATION = {"task_id": "t", "task_type": "classification"}
@@ -43,14 +43,14 @@ async def infers(
     await table.hears("inference_artifacts", **of_unseen)
 
 
-def places(table: Table, task: str | None = "t", now: int = NOW) -> list[Place]:
+async def places(table: Table, task: str | None = "t", now: int = NOW) -> list[Place]:
     ranking = Ranking("p", PATIENCE_MS)
     ranking.update(table.scan(prefix_of("p")))
-    return ranking.top(task, 9999, now)
+    return await top(ranking, task, now=now)
 
 
-def scores(table: Table, images: list[str], task: str | None = "t", now: int = NOW) -> list[float]:
-    found = {place.medium: place.score for place in places(table, task, now)}
+async def scores(table: Table, images: list[str], task: str | None = "t", now: int = NOW) -> list[float]:
+    found = {place.medium: place.score for place in await places(table, task, now)}
     return [found[medium_bytes(Image(each))] for each in images]
 
 
@@ -64,7 +64,7 @@ async def test_without_labels_geti_ranks_by_the_error_under_one_pca_of_all_that_
 
     await infers(table, SEEN, ["a"] * 3, unseen, ["a"] * 5)
 
-    assert scores(table, IMAGES) == pytest.approx([0.6, 0.2, 0.0, 0.4, 0.8])
+    assert await scores(table, IMAGES) == pytest.approx([0.6, 0.2, 0.0, 0.4, 0.8])
 
 
 async def test_with_labels_geti_ranks_each_predicted_label_by_itself() -> None:
@@ -75,7 +75,7 @@ async def test_with_labels_geti_ranks_each_predicted_label_by_itself() -> None:
 
     await infers(table, seen, [*"AAABBB"], unseen, [*"ABAB"])
 
-    assert scores(table, IMAGES[:4]) == pytest.approx([0.0, 0.5, 0.5, 0.0])
+    assert await scores(table, IMAGES[:4]) == pytest.approx([0.0, 0.5, 0.5, 0.0])
 
 
 async def test_a_label_nobody_has_seen_reconstructs_perfectly_and_one_without_variance_has_no_score() -> None:
@@ -87,8 +87,8 @@ async def test_a_label_nobody_has_seen_reconstructs_perfectly_and_one_without_va
     await infers(table, seen, [*"AAAS"], unseen, [*"AAANS"])
 
     # The size of the largest label is 3. N has one medium, which is the first of its label; S was seen once.
-    assert scores(table, IMAGES) == pytest.approx([2 / 3, 1 / 3, 0.0, 0.0, NEVER_SCORED])
-    [last] = [place for place in places(table) if place.medium == medium_bytes(Image("m4"))]
+    assert await scores(table, IMAGES) == pytest.approx([2 / 3, 1 / 3, 0.0, 0.0, NEVER_SCORED])
+    [last] = [place for place in await places(table) if place.medium == medium_bytes(Image("m4"))]
     assert (last.rank, last.tier) == (5, "not_scored")
 
 
@@ -102,7 +102,7 @@ async def test_without_seen_media_or_with_equal_ones_every_score_is_one(
 
     await infers(table, seen, ["A"] * len(seen), {each: [1.0, float(n)] for n, each in enumerate(IMAGES)}, ["A"] * 5)
 
-    assert scores(table, IMAGES) == [NEVER_SCORED] * 5
+    assert await scores(table, IMAGES) == [NEVER_SCORED] * 5
 
 
 @pytest.mark.parametrize("chunks", [1, 3])
@@ -123,20 +123,20 @@ async def test_the_ranks_of_many_media_are_those_of_scikit_learns_pca(chunks: in
             "inference_artifacts", **chunk("model", *(images[i] for i in part), chunk=n, **about, **ONLY_FEATURES)
         )
 
-    wanted = np.empty(120)
+    found, wanted = await scores(table, images), np.empty(120)
     largest = max(np.unique(labels, return_counts=True)[1])
     for label in "ABCD":
         which, known = labels == label, seen[of_seen == label].astype(np.float64)
         if not len(known):
             # All errors are 0: their order is no matter, their scores are.
-            assert sorted(np.array(scores(table, images))[which]) == pytest.approx(np.arange(which.sum()) / largest)
-            wanted[which] = np.array(scores(table, images))[which]
+            assert sorted(np.array(found)[which]) == pytest.approx(np.arange(which.sum()) / largest)
+            wanted[which] = np.array(found)[which]
             continue
         pca = PCA(0.995).fit(known)
         features = unseen[which].astype(np.float64)
         error = ((features - pca.inverse_transform(pca.transform(features))) ** 2).sum(axis=1)
         wanted[which] = np.argsort(np.argsort(-error)) / largest
-    assert scores(table, images) == pytest.approx(wanted)
+    assert found == pytest.approx(wanted)
 
 
 async def test_the_producers_own_numbers_count_where_the_project_says_so() -> None:
@@ -147,10 +147,10 @@ async def test_the_producers_own_numbers_count_where_the_project_says_so() -> No
 
     await table.hears("inference_artifacts", **chunk("model", *IMAGES[:4], **own))
 
-    assert scores(table, IMAGES[:4]) == pytest.approx(
+    assert await scores(table, IMAGES[:4]) == pytest.approx(
         [(0 + 3 * 0.75) / 4, (0.25 + 1.5) / 4, (0.5 + 0.75) / 4, 0.75 / 4]
     )
-    [first, *_] = places(table)
+    [first, *_] = await places(table)
     assert first.reasons[0]["extractors"] == {
         "margin": {"utility": pytest.approx(0.3), "score": 0.75},
         "external:doubt": {"utility": 4.0, "score": 0.0},
@@ -173,7 +173,7 @@ async def test_extractors_reduce_to_the_task_as_it_says(how: str, wanted: list[f
     await table.hears("media_uploads", dataset_storage_id="s", media=[{"media_type": "image", "media_id": "other"}])
     await table.hears("inference_artifacts", **chunk("model", "m1", chunk=1, probabilities=margins(0.5)))
 
-    m0, m1 = scores(table, ["m0", "m1"])
+    m0, m1 = await scores(table, ["m0", "m1"])
     # By margin: m0, m1, other; by the other: other, m0, and m1 counts in the size.
     assert m0 == pytest.approx({"min": 0.0, "mean": (0 + 1 / 3) / 2, "max": 1 / 3}[how])
     assert m1 == pytest.approx(1 / 3)
@@ -188,12 +188,12 @@ async def test_tasks_reduce_to_the_project_as_it_says(how: str, wanted: float) -
     two = {"labels": ["a", "a"]}
 
     await table.hears("inference_artifacts", **chunk("model", "m0", "m1", probabilities=margins(0.9, 0.1), **two))
-    assert scores(table, ["m0", "m1"], None) == [0.0, 0.5]
+    assert await scores(table, ["m0", "m1"], None) == [0.0, 0.5]
 
     await table.hears(
         "inference_artifacts", **chunk("model", "m0", "m1", task_id="t2", probabilities=margins(0.1, 0.9), **two)
     )
-    assert scores(table, ["m0", "m1"], None) == [wanted, wanted]
+    assert await scores(table, ["m0", "m1"], None) == [wanted, wanted]
 
 
 async def test_another_setting_ranks_anew_without_new_events_from_the_model() -> None:
@@ -204,7 +204,7 @@ async def test_another_setting_ranks_anew_without_new_events_from_the_model() ->
     async def best(learning: dict[str, Any]) -> str:
         await told(table, "m0", "m1", active_learning=learning)
         ranking.update(table.scan(prefix_of("p")))
-        [first, _] = ranking.top("t", 9, NOW)
+        [first, _] = await top(ranking)
         return {medium_bytes(Image(each)): each for each in ("m0", "m1")}[first.medium]
 
     await infers(table, SEEN, ["a"] * 3, unseen, ["a"] * 2, probabilities=None)
@@ -228,12 +228,12 @@ async def test_two_models_scores_stand_side_by_side_and_each_ranks_all_that_it_h
     await table.hears("inference_artifacts", **chunk("two", "m0", **two))
 
     await table.hears("model_activations", task_id="t", model_id="two")
-    assert scores(table, IMAGES[:3]) == pytest.approx([0.0, 1 / 3, 2 / 3])
-    assert [each.tier for each in places(table)] == ["active_model", "earlier_model", "earlier_model"]
+    assert await scores(table, IMAGES[:3]) == pytest.approx([0.0, 1 / 3, 2 / 3])
+    assert [each.tier for each in await places(table)] == ["active_model", "earlier_model", "earlier_model"]
 
     await table.hears("model_activations", task_id="t", model_id="one", timestamp=NOW + 1)
-    assert scores(table, IMAGES[:3]) == pytest.approx([0.0, 1 / 3, 2 / 3])
-    assert {each.tier for each in places(table)} == {"active_model"}
+    assert await scores(table, IMAGES[:3]) == pytest.approx([0.0, 1 / 3, 2 / 3])
+    assert {each.tier for each in await places(table)} == {"active_model"}
 
 
 async def test_a_batch_whose_last_chunk_does_not_come_counts_after_a_while() -> None:
@@ -246,11 +246,9 @@ async def test_a_batch_whose_last_chunk_does_not_come_counts_after_a_while() -> 
     ranking = Ranking("p", PATIENCE_MS)
     ranking.update(table.scan(prefix_of("p")))
 
-    def best(now: int) -> bytes:
-        return ranking.top("t", 1, now)[0].medium
+    best = [(await top(ranking, now=now))[0].medium for now in (NOW, NOW + PATIENCE_MS, NOW + 1 + PATIENCE_MS)]
 
-    assert best(NOW) == best(NOW + PATIENCE_MS) == medium_bytes(Image("m0"))
-    assert best(NOW + 1 + PATIENCE_MS) == medium_bytes(Image("m1"))
+    assert best == [medium_bytes(Image(each)) for each in ("m0", "m0", "m1")]
 
 
 async def test_what_is_in_another_dataset_storage_is_not_suggested() -> None:
@@ -258,7 +256,7 @@ async def test_what_is_in_another_dataset_storage_is_not_suggested() -> None:
     await told(table, "m0")
     await table.hears("media_uploads", dataset_storage_id="tests", media=[{"media_type": "image", "media_id": "m1"}])
 
-    assert [each.medium for each in places(table)] == [medium_bytes(Image("m0"))]
+    assert [each.medium for each in await places(table)] == [medium_bytes(Image("m0"))]
 
 
 def test_a_row_without_a_utility_has_no_score_and_counts_in_the_size_of_its_label() -> None:
