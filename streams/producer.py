@@ -17,7 +17,7 @@ from streams.chunks import CHUNK_BYTES, Artifacts, chunks, encoded, listed, medi
 from streams.decode import MSGPACK, decode, short
 from streams.errors import REFUSALS, KafkaUnavailable, MalformedEvent, RecordRefused
 from streams.events import OF_TOPIC, ArtifactsInferred
-from streams.media import Medium
+from streams.media import Image, Medium, Video
 from streams.record import MESSAGE_BYTES, Headers, Record
 
 __all__ = ["Artifacts", "Producer", "Receipt"]
@@ -72,12 +72,26 @@ class Producer:
         finally:
             self._end()
 
-    def project(self, tasks: Sequence[Mapping[str, Any]], *, name: str = "", preset: str = "balanced") -> Receipt:
-        """The project as it is from now on: its tasks in pipeline order, and how media are chosen."""
+    def project(
+        self,
+        tasks: Sequence[Mapping[str, Any]],
+        *,
+        name: str = "",
+        preset: str = "balanced",
+        active_learning: Mapping[str, Any] | None = None,
+    ) -> Receipt:
+        """The project as it is from now on: its tasks in pipeline order, and how media are chosen.
+
+        active_learning: what else is to be set (`streams.events.ActiveLearning`).
+        """
+        how = {"preset": preset, **(active_learning or {})}
         return self.publish(
-            "project_updates",
-            {**self._storage, "name": name, "tasks": listed("tasks", tasks), "active_learning": {"preset": preset}},
+            "project_updates", {**self._storage, "name": name, "tasks": listed("tasks", tasks), "active_learning": how}
         )
+
+    def delete_project(self) -> Receipt:
+        """The project is gone, with all that it had; told again later, it begins anew."""
+        return self.publish("project_deletions", {})
 
     def upload(self, media: Sequence[str | Mapping[str, Any]]) -> Receipt:
         """Media exist: ids of images, or objects with `media_type`, `media_id` and whatever should be shown again."""
@@ -86,6 +100,11 @@ class Producer:
             for each in listed("media", media)
         ]
         return self.publish("media_uploads", *({**self._storage, "media": part} for part in packed(told)))
+
+    def delete(self, media: Sequence[str | Image | Video]) -> Receipt:
+        """Media are gone: ids of images, or images and videos; a video takes its frames along."""
+        told = [msgspec.to_builtins(Image(str(each)) if isinstance(each, str) else each) for each in media]
+        return self.publish("media_deletions", *({**self._storage, "media": part} for part in packed(told)))
 
     def annotate(self, media: Sequence[str | Medium], states: Mapping[str, str], user_id: str | None = None) -> Receipt:
         """A person annotated media: in each task `annotated`, `partially_annotated`, `to_revisit`; `none` undoes it."""

@@ -211,11 +211,19 @@ class Load:
         self._tell("model_activations", project, task_id=task, model_id=model)
 
     def _updates(self, project: Project) -> None:
-        self._update(project, name=f"at {self._clock}", preset=self._random.choice(("balanced", "random")))
+        how = {
+            "preset": self._random.choice(("balanced", "geti", "random")),
+            "inter_task_reduce": self._random.choice(("min", "mean", "max")),
+            "tasks": {
+                TASKS[0]: {"extractors": {"margin": 1, "external:doubt": self._random.random() + 0.1}},
+                TASKS[1]: {"intra_task_reduce": "min", "stratify": self._random.random() < 0.5},
+            },
+        }
+        self._update(project, name=f"at {self._clock}", how=how)
 
-    def _update(self, project: Project, name: str = "", preset: str = "balanced") -> None:
+    def _update(self, project: Project, name: str = "", how: Event | None = None) -> None:
         tasks = [{"task_id": task, "task_type": "classification"} for task in TASKS]
-        how = {"preset": preset}
+        how = how or {}
         self._tell("project_updates", project, dataset_storage_id="s", name=name, tasks=tasks, active_learning=how)
 
     def _dies(self, project: Project) -> None:
@@ -252,6 +260,8 @@ class Load:
         if seen:
             return {**told, "labels": [self._random.choice(CLASSES) for _ in media]}
         told["probabilities"] = self._numbers.dirichlet(np.ones(len(CLASSES)), len(media)).tolist()
+        if self._random.random() < 0.3:
+            told["utilities"] = {"doubt": self._numbers.random(len(media)).tolist()}
         return {**told, "no_prediction": [medium(self._image(project))]}
 
     def _image(self, project: Project) -> str:
