@@ -17,7 +17,7 @@ from streams.decode import decode
 from streams.errors import REFUSALS, MalformedEvent, NotReady
 from streams.moves import moved, origin_of
 from streams.partition import partition_of
-from streams.record import Record
+from streams.record import Record, heard
 from streams.rejection import rejection
 from streams.settings import Settings
 from streams.topics import REJECTED, SOURCES
@@ -169,7 +169,7 @@ class Curator:
         home = partition_of(event.project_id.encode(), self.settings.partitions)
         origin = origin_of(record.headers, self.state.origin)
         if home == at.partition:
-            fold = await self._decider.decide(event, partition.rows, at.offset)
+            fold = await self._decider.decide(event, partition.rows, heard(record, at.offset, event))
             return Outcome.HEARD, at._replace(origin=origin), fold
         if origin is not None:
             raise MalformedEvent(

@@ -11,6 +11,7 @@ from agents.score import Scored, score, seen_of
 from streams.artifacts import Columns, columns
 from streams.errors import MalformedEvent
 from streams.events import ArtifactsInferred, Event, Granted
+from streams.record import Heard
 from tables.partition import Fold
 from tables.removals import left
 from tables.rows import Change, Rows
@@ -34,17 +35,17 @@ class Decider:
         self._count = count
         self._seen: dict[bytes, Seen] = {}
 
-    async def decide(self, event: Event, rows: Rows, offset: int) -> Fold:
+    async def decide(self, event: Event, rows: Rows, heard: Heard) -> Fold:
         """What an event does to the rows; it raises MalformedEvent if it does not fit to what is there.
 
         rows: with all that earlier events of its topic did to them; only artifacts look at them already.
-        offset: the event's place in its topic.
+        heard: the event's place in its topic, and when Kafka had it.
 
         Raises:
             MalformedEvent: its columns do not fit together.
         """
         if not isinstance(event, ArtifactsInferred):
-            return lambda rows: changes(event, rows, offset)
+            return lambda rows: changes(event, rows, heard)
         given = await asyncio.to_thread(columns, event)
         self._count("rows left out", given.left_out)
         if given.left_out:
@@ -58,11 +59,11 @@ class Decider:
                 event.chunk,
             )
         if event.subset == "seen":
-            return lambda rows: changes(event, rows, offset, given)
+            return lambda rows: changes(event, rows, heard, given)
         seen = None if given.features is None else self.seen(references(event, rows))
         scored = await asyncio.to_thread(score, given, seen, multi_label=event.multi_label)
         self._count("extractors failed", scored.failed)
-        return lambda rows: changes(event, rows, offset, given, scored)
+        return lambda rows: changes(event, rows, heard, given, scored)
 
     def seen(self, values: list[bytes]) -> Seen | None:
         """What references hold, with the PCAs that were made of them before."""
@@ -76,7 +77,7 @@ class Decider:
 
 
 def changes(
-    event: Event, rows: Rows, offset: int, given: Columns | None = None, scored: Scored | None = None
+    event: Event, rows: Rows, heard: Heard, given: Columns | None = None, scored: Scored | None = None
 ) -> list[Change]:
     """The rows that an event changes, without those that are gone already.
 
@@ -87,9 +88,11 @@ def changes(
     """
     oldest = event.timestamp
     if isinstance(event, ArtifactsInferred) and given is not None:
-        found = fold_seen(event, given, rows) if scored is None else fold_unseen(event, given, scored, rows)
+        found = (
+            fold_seen(event, given, rows, heard) if scored is None else fold_unseen(event, given, scored, rows, heard)
+        )
     else:
-        found = fold(event, rows, offset)
+        found = fold(event, rows, heard)
     if isinstance(event, Granted):
         oldest = min((uploaded(event, pick) for pick in event.media), default=oldest)
     for _, value in found:

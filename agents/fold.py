@@ -27,6 +27,7 @@ from streams.events import (
     Reset,
     Uploads,
 )
+from streams.record import Heard
 from tables.rows import (
     FOREVER,
     GRANT,
@@ -57,28 +58,28 @@ LARGEST = np.finfo(np.float32).max  # utility that a row can hold
 SWEPT = 10_000  # rows that one event deletes at most
 
 
-def fold(event: Event, rows: Rows, offset: int) -> list[Change]:
+def fold(event: Event, rows: Rows, heard: Heard) -> list[Change]:
     """The rows that an event changes; those of artifacts are `fold_seen` and `fold_unseen`.
 
-    offset: the event's place in its topic, which decides between grants.
+    heard: where the event stands in its topic decides between grants.
     """
-    changes: list[Change] = FOLDS[type(event)](event, rows, offset)
+    changes: list[Change] = FOLDS[type(event)](event, rows, heard)
     return changes
 
 
-def fold_project(event: ProjectUpdated, rows: Rows, _: int) -> list[Change]:
+def fold_project(event: ProjectUpdated, rows: Rows, _: Heard) -> list[Change]:
     """The project as it is told; of two, the later timestamp wins, among equals the log's order. So everywhere here."""
     told = pack_int(event.timestamp) + msgspec.json.encode(event)
     return latest({prefix_of(event.project_id, Kind.PROJECT): told}, rows)
 
 
-def fold_project_deletion(event: ProjectDeleted, rows: Rows, offset: int) -> list[Change]:
+def fold_project_deletion(event: ProjectDeleted, rows: Rows, heard: Heard) -> list[Change]:
     """When the project went: what was told before is invisible from now on, and swept."""
     changes = latest({prefix_of(event.project_id, Kind.REMOVAL): pack_int(event.timestamp)}, rows)
-    return [*changes, (sweep_of(event.project_id), pack_int(offset))] if changes else []
+    return [*changes, (sweep_of(event.project_id), pack_int(heard.offset))] if changes else []
 
 
-def fold_uploads(event: Uploads, rows: Rows, _: int) -> list[Change]:
+def fold_uploads(event: Uploads, rows: Rows, _: Heard) -> list[Change]:
     """A row for each image or video; its frames are implied."""
     prefix = prefix_of(event.project_id, Kind.UPLOAD)
     return latest(
@@ -92,7 +93,7 @@ def fold_uploads(event: Uploads, rows: Rows, _: int) -> list[Change]:
     )
 
 
-def fold_deletion(event: MediaDeleted, rows: Rows, offset: int) -> list[Change]:
+def fold_deletion(event: MediaDeleted, rows: Rows, heard: Heard) -> list[Change]:
     """When each medium went."""
     removal, at = prefix_of(event.project_id, Kind.REMOVAL), pack_int(event.timestamp)
     changes = latest({removal + whole_bytes(medium): at for medium in event.which()}, rows)
@@ -100,10 +101,10 @@ def fold_deletion(event: MediaDeleted, rows: Rows, offset: int) -> list[Change]:
         return []
     swept = b"".join(key[len(removal) :] for key, _ in changes)
     last = latest({prefix_of(event.project_id, Kind.LAST_REMOVAL): at}, rows)
-    return [*changes, *last, (sweep_of(event.project_id, offset), swept)]
+    return [*changes, *last, (sweep_of(event.project_id, heard.offset), swept)]
 
 
-def fold_annotation(event: AnnotationUpdated, rows: Rows, _: int) -> list[Change]:
+def fold_annotation(event: AnnotationUpdated, rows: Rows, _: Heard) -> list[Change]:
     """A row for each task that is named."""
     prefix, medium = prefix_of(event.project_id, Kind.STATE), medium_bytes(event.medium)
     user = number_of(event.user_id)
@@ -116,13 +117,13 @@ def fold_annotation(event: AnnotationUpdated, rows: Rows, _: int) -> list[Change
     )
 
 
-def fold_activation(event: ModelActivated, rows: Rows, _: int) -> list[Change]:
+def fold_activation(event: ModelActivated, rows: Rows, _: Heard) -> list[Change]:
     """The active model of its task."""
     key = prefix_of(event.project_id, Kind.ACTIVATION) + hashed(event.task_id)
     return latest({key: ActivationRow(event.timestamp, event.model_id).pack()}, rows)
 
 
-def fold_grant(event: Granted, rows: Rows, offset: int) -> list[Change]:
+def fold_grant(event: Granted, rows: Rows, heard: Heard) -> list[Change]:
     """The media that nobody holds become the asker's: the log alone decides, the first live holder keeps a medium.
 
     Live is what had not run out when the event was published, and was not swept away by a reset. Where both tell of
@@ -141,7 +142,7 @@ def fold_grant(event: Granted, rows: Rows, offset: int) -> list[Change]:
         both = held["told"] & told
         later, earlier = both & (held["uploaded_at"] < uploaded_at), both & (held["uploaded_at"] > uploaded_at)
         if (later | ~earlier & ~live(held, reset, event.timestamp)).all():
-            changes.setdefault(key, np.array((offset, uploaded_at, told, until, holder), GRANT).tobytes())
+            changes.setdefault(key, np.array((heard.offset, uploaded_at, told, until, holder), GRANT).tobytes())
     return [*changes.items()]
 
 
@@ -150,9 +151,9 @@ def uploaded(event: Granted, pick: Pick) -> int:
     return event.timestamp if pick.uploaded_at is None else pick.uploaded_at
 
 
-def fold_reset(event: Reset, _: Rows, offset: int) -> list[Change]:
+def fold_reset(event: Reset, _: Rows, heard: Heard) -> list[Change]:
     """Where the last reset stands in the log."""
-    return [(prefix_of(event.project_id, Kind.RESET), pack_int(offset))]
+    return [(prefix_of(event.project_id, Kind.RESET), pack_int(heard.offset))]
 
 
 FOLDS: Mapping[type[Event], Any] = {
@@ -177,9 +178,9 @@ def latest(told: Mapping[bytes, bytes], rows: Rows) -> list[Change]:
     ]
 
 
-def fold_seen(event: ArtifactsInferred, columns: Columns, rows: Rows) -> list[Change]:
+def fold_seen(event: ArtifactsInferred, columns: Columns, rows: Rows, heard: Heard) -> list[Change]:
     """The features of media that the model was trained on, as references: of a batch, those with the smallest hash."""
-    _, ended, changes = fold_batch(event, columns, rows)
+    _, ended, changes = fold_batch(event, columns, rows, heard)
     changes += names([event.model_id, *filter(None, columns.labels)], event.project_id, rows)
     if columns.features is None or ended:
         return changes
@@ -203,9 +204,9 @@ def references(event: ArtifactsInferred, rows: Rows) -> list[bytes]:
     return [value for _, value in rows.scan(references_of(event))]
 
 
-def fold_unseen(event: ArtifactsInferred, columns: Columns, scored: Scored, rows: Rows) -> list[Change]:
+def fold_unseen(event: ArtifactsInferred, columns: Columns, scored: Scored, rows: Rows, heard: Heard) -> list[Change]:
     """A score row for each medium: the batch gets a slot, beside those that count until it is complete."""
-    batch, _, changes = fold_batch(event, columns, rows)
+    batch, _, changes = fold_batch(event, columns, rows, heard)
     blind = [medium for medium in dict.fromkeys(event.no_prediction) if medium not in scored.labels]
     media, told = [*scored.labels, *blind], len(scored.labels)
     new = np.full(len(media), EMPTY)
@@ -230,7 +231,9 @@ def fold_unseen(event: ArtifactsInferred, columns: Columns, scored: Scored, rows
     return changes + names([event.model_id, *labels, *scored.external], event.project_id, rows)
 
 
-def fold_batch(event: ArtifactsInferred, columns: Columns, rows: Rows) -> tuple[BatchRow, bool, list[Change]]:
+def fold_batch(
+    event: ArtifactsInferred, columns: Columns, rows: Rows, heard: Heard
+) -> tuple[BatchRow, bool, list[Change]]:
     """The batch when a chunk has come, and whether it ends with that; a batch that is told once more ends once more.
 
     With it end its references, and those of earlier batches of the task.
@@ -240,9 +243,10 @@ def fold_batch(event: ArtifactsInferred, columns: Columns, rows: Rows) -> tuple[
     """
     task, batch = prefix_of(event.project_id, Kind.BATCH) + hashed(event.task_id), batch_bytes(event)
     [told] = rows.get([task + batch])
-    before = BatchRow(event.timestamp) if told is None else BatchRow.unpack(told)
+    before = BatchRow(event.timestamp, heard.at) if told is None else BatchRow.unpack(told)
     after = before.with_chunk(
         event.timestamp,
+        heard.at,
         event.chunk,
         last=event.last,
         width=0 if columns.features is None or not columns.media else columns.features.shape[1],

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from streams.events import Event
+
 Headers = list[tuple[str, bytes | None]]  # in order; Kafka allows a header twice, and one without a value
 
 MESSAGE_BYTES = 4 * 1024 * 1024  # what Kafka takes in one batch, after compression
@@ -46,3 +48,16 @@ def undecodable(headers: Headers) -> str | None:
         except UnicodeEncodeError:
             return f"header name must be UTF-8, not {name[:100].encode(errors='surrogateescape')!r}"
     return None
+
+
+class Heard(NamedTuple):
+    """Where an event stands in its topic, and when Kafka had it (milliseconds since the epoch)."""
+
+    offset: int
+    at: int
+
+
+def heard(record: Record, offset: int, event: Event) -> Heard:
+    """The same of a record; one without a time is as old as its event says."""
+    at = event.timestamp if record.timestamp_s is None else round(record.timestamp_s * 1000)
+    return Heard(offset, at)

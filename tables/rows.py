@@ -172,13 +172,14 @@ UPLOAD_HEAD = struct.Struct("<qIIQ")
 class BatchRow(NamedTuple):
     """What has come of a batch.
 
-    at: the time of its latest chunk.
+    at: the time of its latest chunk. heard_at: when Kafka had that which came last.
     chunks: how many it has; -1: not told yet. here: which have come, a bit for each.
     width: how long its features are; 0: none have come.
     names: hashes of its external utilities, in the order of their columns.
     """
 
     at: int
+    heard_at: int
     chunks: int = -1
     here: int = 0
     width: int = 0
@@ -186,19 +187,19 @@ class BatchRow(NamedTuple):
 
     def pack(self) -> bytes:
         """The row's value."""
-        head = BATCH_HEAD.pack(self.at, self.chunks, self.width, len(self.names))
+        head = BATCH_HEAD.pack(self.at, self.heard_at, self.chunks, self.width, len(self.names))
         names = b"".join(name.to_bytes(HASH_BYTES, "little") for name in self.names)
         return head + names + self.here.to_bytes((self.here.bit_length() + 7) // 8, "little")
 
     @classmethod
     def unpack(cls, value: bytes) -> Self:
         """The row of a value."""
-        at, chunks, width, count = BATCH_HEAD.unpack_from(value)
+        at, heard_at, chunks, width, count = BATCH_HEAD.unpack_from(value)
         bits = BATCH_HEAD.size + count * HASH_BYTES
         names = np.frombuffer(value[BATCH_HEAD.size : bits], "<u8").tolist()
-        return cls(at, chunks, int.from_bytes(value[bits:], "little"), width, tuple(names))
+        return cls(at, heard_at, chunks, int.from_bytes(value[bits:], "little"), width, tuple(names))
 
-    def with_chunk(self, at: int, chunk: int, *, last: bool, width: int, names: Iterable[int]) -> Self:
+    def with_chunk(self, at: int, heard_at: int, chunk: int, *, last: bool, width: int, names: Iterable[int]) -> Self:
         """The row when one more chunk has come.
 
         Raises:
@@ -212,6 +213,7 @@ class BatchRow(NamedTuple):
             raise MalformedEvent(f"utilities must be at most {EXTERNALS} in a batch, not {len(every)}")
         return self._replace(
             at=max(self.at, at),
+            heard_at=max(self.heard_at, heard_at),
             chunks=chunk + 1 if last else self.chunks,
             here=self.here | 1 << chunk,
             width=width or self.width,
@@ -225,7 +227,7 @@ class BatchRow(NamedTuple):
         return self.chunks >= 0 and self.here & whole == whole
 
 
-BATCH_HEAD = struct.Struct("<qiIB")
+BATCH_HEAD = struct.Struct("<qqiIB")
 
 
 class ActivationRow(NamedTuple):

@@ -66,13 +66,13 @@ def scores(pool: Pool, task: Task, learning: ActiveLearning, now: int, patience_
     now: milliseconds since the epoch.
     """
     batches = pool.batches(task.task_id)
-    waiting = [each.at + patience_ms for each in batches.values() if not each.complete]
+    waiting = [each.heard_at + patience_ms for each in batches.values() if not each.complete]
     found = Scores.none(len(pool.media()), due=min((each for each in waiting if each > now), default=None))
     wanted = learning.tasks.get(task.task_id, TaskLearning())
     preset = wanted.preset or learning.preset
     if preset == "random" and wanted.extractors is None:
         return found
-    counting = {key: each for key, each in batches.items() if each.complete or each.at + patience_ms <= now}
+    counting = {key: each for key, each in batches.items() if each.complete or each.heard_at + patience_ms <= now}
     slots = pool.slots(task.task_id)
     slots[~np.isin(pairs(slots), pairs(np.frombuffer(b"".join(counting), BATCH)))] = EMPTY
     active = pool.active_model(task.task_id)

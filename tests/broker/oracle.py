@@ -22,7 +22,7 @@ from streams.decode import decode
 from streams.errors import MalformedEvent
 from streams.events import ArtifactsInferred, Event, Reset
 from streams.partition import partition_of
-from streams.record import Record
+from streams.record import Heard, Record
 from streams.topics import CHANGELOG, SOURCES
 from tables.rows import Change, Kind, prefix_of, unpack_int
 from tests.core.table import Table
@@ -133,7 +133,8 @@ def folded(kafka: str, prefix: str) -> Folded:
                         continue
                     moved[source.partition] = source.offset
                 answer.resets += isinstance(event, Reset)
-                table.take(changes_of(event, table, message.offset() or 0))
+                _, sent_ms = message.timestamp()
+                table.take(changes_of(event, table, Heard(message.offset() or 0, sent_ms)))
     for table in tables.values():
         table.sweep()
     answer.rows = {partition: dict(table) for partition, table in sorted(tables.items())}
@@ -176,16 +177,16 @@ def moved_from(message: Message) -> Source | None:
     return Source(int(match[1]), int(match[2])) if match else FORGED
 
 
-def changes_of(event: Event, rows: Table, offset: int) -> list[Change]:
+def changes_of(event: Event, rows: Table, heard: Heard) -> list[Change]:
     """The rows that an event changes; none if it turns out to be malformed."""
     try:
         if isinstance(event, ArtifactsInferred):
             given = columns(event)
             if event.subset == "seen":
-                return changes(event, rows, offset, given)
+                return changes(event, rows, heard, given)
             seen = seen_of(references(event, rows))
-            return changes(event, rows, offset, given, score(given, seen, multi_label=event.multi_label))
-        return changes(event, rows, offset)
+            return changes(event, rows, heard, given, score(given, seen, multi_label=event.multi_label))
+        return changes(event, rows, heard)
     except MalformedEvent:
         return []
 

@@ -7,7 +7,7 @@ from typing import Any
 from agents.decide import Decider
 from streams.decode import decode
 from streams.media import Image
-from streams.record import Record
+from streams.record import Heard, Record
 from tables.ranking import Place, Ranking
 from tables.rows import SWEEPS, Change, Kind, medium_bytes, prefix_of
 from tables.slots import slots_of
@@ -25,10 +25,11 @@ class Table(dict[bytes, bytes]):
     def scan(self, prefix: bytes, after: bytes = b"") -> Iterable[tuple[bytes, bytes]]:
         return [(key, self[key]) for key in sorted(self) if key.startswith(prefix) and key >= after]
 
-    async def hears(self, topic: str, offset: int = 0, **event: Any) -> None:
+    async def hears(self, topic: str, offset: int = 0, heard_at: int | None = None, **event: Any) -> None:
         whole = {"workspace_id": "w", "project_id": "p", "timestamp": NOW, **event}
         record = Record(topic, 0, whole["project_id"].encode(), json.dumps(whole).encode(), [])
-        fold = await Decider(lambda *_: None).decide(decode(record, topic), self, offset)
+        heard = Heard(offset, whole["timestamp"] if heard_at is None else heard_at)
+        fold = await Decider(lambda *_: None).decide(decode(record, topic), self, heard)
         self.take(fold(self))
 
     def sweep(self) -> int:

@@ -236,6 +236,18 @@ async def test_two_models_scores_stand_side_by_side_and_each_ranks_all_that_it_h
     assert {each.tier for each in await places(table)} == {"active_model"}
 
 
+async def test_patience_is_with_kafkas_time_and_not_with_what_an_event_says() -> None:
+    table = Table()
+    await told(table, "m0")
+    old = {"timestamp": 1000, "last": False, "labels": ["a"], "probabilities": margins(0.5)}
+    await table.hears("media_uploads", dataset_storage_id="s", media=[{"media_type": "image", "media_id": "m0"}])
+
+    await table.hears("inference_artifacts", heard_at=NOW, **chunk("model", "m0", **old))
+
+    assert [each.tier for each in await places(table, now=NOW + 1)] == ["not_scored"]
+    assert [each.tier for each in await places(table, now=NOW + PATIENCE_MS)] == ["earlier_model"]
+
+
 async def test_a_batch_whose_last_chunk_does_not_come_counts_after_a_while() -> None:
     table = Table()
     await told(table, "m0", "m1")
