@@ -52,7 +52,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def single_label(self) -> bool:
         """Whether each medium has one label: classification, not of several labels at once."""
-        return self.task_type == "classification" and not self.multi_label
+        return self.task_type.lower() == "classification" and not self.multi_label
 
 
 class TaskLearning(msgspec.Struct, frozen=True, kw_only=True):

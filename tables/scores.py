@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from streams.events import EXTERNAL, ActiveLearning, Reduce, Task, TaskLearning
 from tables.pool import Numbers, Pool
 from tables.rows import BatchRow, number_of
-from tables.slots import EMPTY, NOTHING_FOUND, Slots, pairs
+from tables.slots import EMPTY, NOTHING_FOUND, SLOTS, Slots, pairs
 
 Floats = NDArray[np.float64]
 
@@ -77,11 +77,12 @@ def scores(pool: Pool, task: Task, learning: ActiveLearning, now: int, patience_
     slots[~np.isin(pairs(slots), pairs(np.frombuffer(b"".join(counting), BATCH)))] = EMPTY
     active = pool.active_model(task.task_id)
     chance = pool.chance()
-    since = np.full(len(slots), -1, dtype=np.int64)
+    since = np.full(len(slots), -SLOTS, dtype=np.int64)
     for model in np.unique(slots["model"][slots["at"] >= 0]):
         of_model = (slots["model"] == model) & (slots["at"] >= 0)
         media = np.flatnonzero(of_model.any(axis=1))
-        told = slots[media, of_model[media].argmax(axis=1)]  # newest first
+        newest = of_model[media].argmax(axis=1)
+        told = slots[media, newest]
         weights = wanted.extractors or preset_extractors(preset, task, told)
         columns = {
             name: column(
@@ -95,8 +96,8 @@ def scores(pool: Pool, task: Task, learning: ActiveLearning, now: int, patience_
         score = reduced(
             np.array([each.score for each in columns.values()]), wanted.intra_task_reduce, [*weights.values()]
         )
-        # The active model's before all others', whenever that was.
-        at = told["at"] + (2**60 if model == active else 0)
+        # The active model's before all others', whenever that was; of others at one time, what was told last.
+        at = told["at"] * SLOTS - newest + (2**60 if model == active else 0)
         better = np.isfinite(score) & (at > since[media])
         there = media[better]
         since[there], found.score[there], found.chosen[there] = at[better], score[better], told[better]

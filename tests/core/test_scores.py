@@ -277,3 +277,16 @@ def test_a_row_without_a_utility_has_no_score_and_counts_in_the_size_of_its_labe
     found = ranked(utility, np.zeros(3, np.uint64), np.arange(3, dtype=np.uint64))
 
     assert found == pytest.approx([1 / 3, np.nan, 0.0], nan_ok=True)
+
+
+async def test_of_two_models_that_are_not_active_the_one_told_last_counts() -> None:
+    for order in (("one", "two"), ("two", "one")):
+        table = Table()
+        await told(table, "m0")
+        for model in order:
+            about = {"labels": ["a"], "probabilities": margins(0.5)}
+            await table.hears("inference_artifacts", **chunk(model, "m0", **about))
+
+        [place] = await places(table)
+
+        assert place.reasons[0]["model_id"] == order[1]
