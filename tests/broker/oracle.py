@@ -20,7 +20,7 @@ from agents.score import score, seen_of
 from streams.artifacts import columns
 from streams.decode import decode
 from streams.errors import MalformedEvent
-from streams.events import ArtifactsInferred, Event, Reset
+from streams.events import ArtifactsInferred, Event, Granted, Reset
 from streams.partition import partition_of
 from streams.record import Heard, Record
 from streams.topics import CHANGELOG, SOURCES
@@ -100,9 +100,11 @@ class Folded:
     records: how many there are.
     repeated: how many were moved more than once, and count once.
     resets: how often suggestions began anew.
+    grants: of every partition, what `active_set_events` come to by themselves: also of media that are gone.
     """
 
     rows: dict[int, dict[bytes, bytes]] = field(default_factory=dict)
+    grants: dict[int, Table] = field(default_factory=dict)
     last: dict[int, dict[str, int]] = field(default_factory=dict)
     records: int = 0
     repeated: int = 0
@@ -134,7 +136,11 @@ def folded(kafka: str, prefix: str) -> Folded:
                     moved[source.partition] = source.offset
                 answer.resets += isinstance(event, Reset)
                 _, sent_ms = message.timestamp()
-                table.take(changes_of(event, table, Heard(message.offset() or 0, sent_ms)))
+                heard = Heard(message.offset() or 0, sent_ms)
+                table.take(changes_of(event, table, heard))
+                if isinstance(event, Granted | Reset):
+                    grants = answer.grants.setdefault(partition, Table())
+                    grants.take(changes_of(event, grants, heard))
     for table in tables.values():
         table.sweep()
     answer.rows = {partition: dict(table) for partition, table in sorted(tables.items())}

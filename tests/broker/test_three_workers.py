@@ -245,7 +245,7 @@ def findings(fleet: Fleet, watch: Watch, wanted: oracle.Folded) -> list[str]:
     """What is not as it must be: in the changelog, on the disks, in what clients were answered."""
     changelog = oracle.changelog(fleet.kafka, fleet.prefix)
     log.warning("%d records, %d of them moved again; answers: %s", wanted.records, wanted.repeated, dict(watch.counts))
-    found = [*changelog.violations, *watch.violations, *watch.unfounded(wanted.rows)]
+    found = [*changelog.violations, *watch.violations, *watch.unfounded(wanted.grants)]
     if wanted.resets:
         found.append(f"suggestions began anew {wanted.resets} times, though media were left")
     found.append(unlike("the fold", wanted.rows, "the changelog", changelog.rows))
