@@ -7,7 +7,6 @@ sees nothing that could be lost.
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -34,7 +33,7 @@ from tables.rows import (
     unpack_int,
 )
 from tables.store import Store
-from tables.sweep import Sweep
+from tables.sweep import Sweeper
 
 log = logging.getLogger("activeset.state")
 
@@ -118,7 +117,6 @@ class Partition:
         self._queue: list[Entry] = []
         self._count = 0
         self._writing: asyncio.Task[None] | None = None
-        self._sweeping: asyncio.Task[None] | None = None
         self._failed: Exception | None = None
 
     def restored(self, ends: dict[str, int], needed: Iterable[str]) -> None:
@@ -132,7 +130,8 @@ class Partition:
         self._folded = dict(self.progress)
         self.ends = ends
         self.targets = {topic: ends[topic] for topic in needed}
-        self._sweep_on()
+        self.sweeper = Sweeper(self.rows, self.tend)
+        self.sweeper.start()
 
     def judge(self, at: At) -> Verdict:
         """What to do with a record that has come."""
@@ -191,38 +190,24 @@ class Partition:
         if not self.writing:
             self._writing = asyncio.create_task(self._write())
         if any(key.startswith(SWEEPS) for key, _ in changes):
-            self._sweep_on()
+            self.sweeper.start()
 
-    def _sweep_on(self) -> None:
-        """Sweep what there is to sweep, if nobody does."""
-        if self._sweeping is None or self._sweeping.done():
-            self._sweeping = asyncio.create_task(self._sweep())
+    async def tend(self, fold: Fold) -> bool:
+        """Change rows between events, as no event asks for; no is answered if the partition went.
 
-    async def _sweep(self) -> None:
-        """Sweep between events, for half of the time at most, until nothing is left."""
-        try:
-            while not self._over() and (told := next(self.rows.scan(SWEEPS), None)):
-                sweep, last = Sweep(*told, self.rows), False
-                while not last:
-                    async with self.moved:
-                        await self.moved.wait_for(self._room)
-                    if self._over():
-                        return
-                    began = time.monotonic()
-                    changes, last = sweep.next(self.rows)
-                    if changes:
-                        done: asyncio.Future[Applied] = asyncio.get_running_loop().create_future()
-                        self._enter({}, changes, None, done, Applied.NOW)
-                        await done
-                    await asyncio.sleep(time.monotonic() - began)
-        except Exception as why:  # noqa: BLE001 - told to whoever comes next, and ends the worker
-            if self._failed is None:
-                self._failed = why
-
-    async def swept(self) -> None:
-        """Wait until nothing is left to sweep."""
-        while self._sweeping is not None and not self._sweeping.done():
-            await asyncio.wait([self._sweeping])
+        Raises:
+            Exception: they could not be written; the worker must end.
+        """
+        async with self.moved:
+            await self.moved.wait_for(self._room)
+        if self._over():
+            return False
+        changes = fold(self.rows)
+        if changes:
+            done: asyncio.Future[Applied] = asyncio.get_running_loop().create_future()
+            self._enter({}, changes, None, done, Applied.NOW)
+            return await done is Applied.NOW
+        return True
 
     def _room(self) -> bool:
         full = len(self._queue) >= GROUP or sum(each.weight for each in self._queue) >= GROUP_BYTES
@@ -289,8 +274,7 @@ class Partition:
         The answer tells whether everything was written.
         """
         self.closed = True
-        if self._sweeping is not None:
-            self._sweeping.cancel()
+        self.sweeper.stop()
         try:
             if self._writing is not None:
                 await asyncio.wait_for(asyncio.shield(self._writing), LEAVE_S)
@@ -315,7 +299,7 @@ class Partition:
     @property
     def failure(self) -> Exception | None:
         """What prevents that anything more is written: the worker must end."""
-        return self._failed
+        return self._failed or self.sweeper.failure
 
     def check(self) -> None:
         """See that the partition is still ours.

@@ -33,7 +33,7 @@ from tables.rows import (
     prefix_of,
     unpack_int,
 )
-from tables.slots import EMPTY, SLOTS, Slots, kept, slots_of
+from tables.slots import EMPTY, SLOTS, Slots, kept, newest, slots_of
 
 Mask = NDArray[np.bool_]
 # Media as bytes (tables/rows.py, `medium_bytes`), in order. numpy hides zeros at the end, in all of them alike.
@@ -256,9 +256,10 @@ class Pool:
             named = {
                 medium
                 for (kind, _), known in self._rows.items()
-                if kind is Kind.SCORE
-                for medium in known
+                if kind is Kind.SCORE and self._videos
+                for medium, row in known.items()
                 if int.from_bytes(medium[HASH_BYTES:], "big") < self._videos.get(medium[:HASH_BYTES], 0)
+                and newest(row) > self._removed(medium[:HASH_BYTES])
             }
             self._media = np.unique(np.concatenate([as_media([*images, *named]), *frames]))
         return self._media

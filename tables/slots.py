@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streams.events import EXTRACTORS
-from tables.rows import EXTERNALS
+from tables.rows import EXTERNALS, unpack_int
 
 # The utilities that artifacts allow, whichever count when ranking; NaN where there is none.
 UTILITIES = EXTRACTORS
@@ -24,6 +24,7 @@ SLOTS = 3
 SCORE = np.dtype((SLOT, (SLOTS,)))
 WIDE_SCORE = np.dtype((WIDE_SLOT, (SLOTS,)))
 EMPTY = np.array((0, 0, 0, -1, *(np.nan for _ in UTILITIES), [np.nan] * EXTERNALS), WIDE_SLOT)
+AT = 8 * len(IDS)  # where the time stands in a slot
 Slots = NDArray[np.void]
 
 
@@ -48,6 +49,11 @@ def slot_values(slots: Slots) -> list[bytes | None]:
     there = np.count_nonzero(slots["at"] >= 0, axis=1) > 0
     rows = zip(slots, narrow, wide, there, strict=True)
     return [(row.tobytes() if is_wide else small.tobytes()) if any_ else None for row, small, is_wide, any_ in rows]
+
+
+def newest(value: bytes) -> int:
+    """The time of the first slot of a score row: no other is later."""
+    return unpack_int(value[AT:])
 
 
 def kept(slots: Slots, since: NDArray[np.int64]) -> Slots:

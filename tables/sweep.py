@@ -4,8 +4,10 @@ Which rows these are is asked of the tables when a slice is made (tables/removal
 and goes with the last slice: whoever takes the partition over meanwhile begins again.
 """
 
+import asyncio
+import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from itertools import islice
 
 from tables.removals import GOING, trimmed
@@ -22,8 +24,10 @@ class Sweep:
         """Nothing is looked at yet.
 
         key, value: the row that tells what is to be swept.
+        done: whether there was a last slice.
         """
         self.key, self.value = key, value
+        self.done = False
         self.project = project_of(key[len(SWEEPS) :])
         if key == sweep_of(self.project):
             self._ranges = deque(prefix_of(self.project, kind) for kind in GOING)
@@ -50,8 +54,8 @@ class Sweep:
             # Behind the task's last medium, whose twelve bytes are no more than these.
             after = head + b"\xff" * 16
 
-    def next(self, rows: Rows) -> tuple[list[Change], bool]:
-        """What goes in the next slice, and whether that is the last one."""
+    def next(self, rows: Rows) -> list[Change]:
+        """What goes in the next slice."""
         changes: list[Change] = []
         room = SLICE
         while self._ranges and room > 0:
@@ -68,7 +72,49 @@ class Sweep:
                 self._after = found[-1][0] + b"\0"
             room -= len(found) + RANGE
         if self._ranges:
-            return changes, False
+            return changes
+        self.done = True
         # Told anew meanwhile, it is swept once more.
         again = rows.get([self.key]) != [self.value]
-        return [*changes, *([] if again else [(self.key, None)])], True
+        return [*changes, *([] if again else [(self.key, None)])]
+
+
+class Sweeper:
+    """Sweeps what there is to sweep in a partition, for half of the time at most, until nothing is left."""
+
+    def __init__(self, rows: Rows, tend: Callable[[Callable[[Rows], list[Change]]], Awaitable[bool]]) -> None:
+        """Nothing is swept yet.
+
+        tend: has rows changed between events; it answers no when the partition is gone.
+        """
+        self._rows = rows
+        self._tend = tend
+        self._task: asyncio.Task[None] | None = None
+        self.failure: Exception | None = None
+
+    def start(self) -> None:
+        """Sweep, if nobody does."""
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run())
+
+    def stop(self) -> None:
+        """Sweep no more."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def over(self) -> None:
+        """Wait until nothing is left."""
+        while self._task is not None and not self._task.done():
+            await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        try:
+            while told := next(iter(self._rows.scan(SWEEPS)), None):
+                sweep = Sweep(*told, self._rows)
+                while not sweep.done:
+                    began = time.monotonic()
+                    if not await self._tend(sweep.next):
+                        return
+                    await asyncio.sleep(time.monotonic() - began)
+        except Exception as why:  # noqa: BLE001 - told to the watch, which ends the worker
+            self.failure = why

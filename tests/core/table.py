@@ -36,9 +36,9 @@ class Table(dict[bytes, bytes]):
         """Sweep all there is to sweep; the answer tells how many rows went, or became less."""
         count = 0
         while told := next(iter(self.scan(SWEEPS)), None):
-            sweep, last = Sweep(*told, self), False
-            while not last:
-                changes, last = sweep.next(self)
+            sweep = Sweep(*told, self)
+            while not sweep.done:
+                changes = sweep.next(self)
                 count += len(changes)
                 self.take(changes)
         return count

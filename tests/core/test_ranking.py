@@ -260,3 +260,18 @@ async def test_who_asked_first_may_go_while_others_wait_for_the_same_order(slow:
     slow.set()
 
     assert len((await second).order.best) == 1
+
+
+async def test_a_frame_that_only_a_score_of_before_the_videos_deletion_names_is_not_there() -> None:
+    table = await told()
+    video = {"media_type": "video", "media_id": "v", "frame_count": 100, "frame_stride": 50}
+    await table.hears("media_uploads", dataset_storage_id="s", media=[video])
+    frame = {"media": [{"media_type": "video_frame", "media_id": "v", "frame_index": 7}]}
+    await table.hears("inference_artifacts", **{**chunk("model", "x"), **frame})
+    assert len(ranking_of(table).pool.media()) == 3
+
+    gone: dict[str, Any] = {"dataset_storage_id": "s", "media_type": "video", "media_id": "v"}
+    await table.hears("media_deletions", timestamp=NOW + 1, **gone)
+    await table.hears("media_uploads", dataset_storage_id="s", media=[video], timestamp=NOW + 2)
+
+    assert len(ranking_of(table).pool.media()) == 2  # also before that is swept

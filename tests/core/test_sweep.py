@@ -127,10 +127,10 @@ async def test_a_slice_looks_at_a_bounded_number_of_rows(monkeypatch: pytest.Mon
     table = await told(images=200)
     await table.hears("project_deletions", timestamp=NOW + 1)
     [marker] = table.scan(SWEEPS)
-    whole, slices, last = Sweep(*marker, table), [], False
+    whole, slices = Sweep(*marker, table), []
 
-    while not last:
-        changes, last = whole.next(table)
+    while not whole.done:
+        changes = whole.next(table)
         slices.append(len(changes))
         table.take(changes)
 
@@ -148,14 +148,12 @@ async def test_a_project_that_goes_once_more_while_it_is_swept_is_swept_once_mor
     [marker] = table.scan(SWEEPS)
     first = Sweep(*marker, table)
     for _ in range(20):
-        table.take(first.next(table)[0])
+        table.take(first.next(table))
 
     await tell(table, NOW + 2, images=100)
     await table.hears("project_deletions", 1, timestamp=NOW + 3)
-    last = False
-    while not last:
-        changes, last = first.next(table)
-        table.take(changes)
+    while not first.done:
+        table.take(first.next(table))
     assert len([*table.scan(SWEEPS)]) == 1
     table.sweep()
 

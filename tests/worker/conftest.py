@@ -166,7 +166,7 @@ class House:
     async def settle(self) -> None:
         """Wait until nothing is left to sweep."""
         for each in self.state.partitions:
-            await each.swept()
+            await each.sweeper.over()
 
     async def shown(self, task: str | None = TASK, limit: int = 100) -> list[str]:
         """The images of the safe active set."""
