@@ -284,7 +284,7 @@ def rows(folder: Path) -> dict[int, Kept]:
     """
     answer = {}
     for path in sorted(folder.rglob("state-*.db")):
-        number = re.fullmatch(r"state-\d+-(\d+)\.db", path.name)
+        number = re.fullmatch(r"state-v\d+-(\d+)\.db", path.name)
         if number and (path / "CURRENT").exists():  # without it the worker ended while it made the database
             database = Rdict(str(path), Options(raw_mode=True), access_type=AccessType.read_only(False))
             try:
