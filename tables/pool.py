@@ -140,6 +140,17 @@ class Pool:
                 return task
         raise UnknownTask(f"project {self.project_id!r} has no task {task_id!r}")
 
+    def check_task(self, task_id: str | None) -> None:
+        """Whether there is the project, and if one is named, the task.
+
+        Raises:
+            as `task`.
+        """
+        if task_id is None:
+            self.project  # noqa: B018 - it raises
+        else:
+            self.task(task_id)
+
     def name(self, number: int) -> str | None:
         """The text that a hash stands for."""
         text = self.rows(Kind.NAME).get(int(number).to_bytes(HASH_BYTES, "little"))

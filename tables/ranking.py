@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streams.errors import BadQuery, UnknownProject, UnknownTask
 from tables.pool import Media, Pool
 from tables.rows import FOREVER, MEDIUM_BYTES, STATES, Change
 from tables.scores import ACTIVE, EARLIER, NEVER_SCORED, UNSCORED, Floats, Scores, reduced, scores
@@ -96,8 +97,7 @@ class Ranking:
         """
         wanted = self._version
         while True:
-            if task_id is not None:
-                self.pool.task(task_id)
+            self.pool.check_task(task_id)
             made = self._made.get(task_id)
             if made is not None and made.version >= wanted and (made.order.due is None or made.order.due > now):
                 return made
@@ -109,6 +109,8 @@ class Ranking:
         version, as_of, pool = self._version, self._as_of(), self.pool.lent()
         try:
             order = await asyncio.to_thread(order_of, pool, task_id, now, self._patience_ms)
+        except (UnknownProject, UnknownTask, BadQuery):
+            return  # it went since it was asked for: who asked looks again
         finally:
             self.pool.given_back(pool)
         self._made[task_id] = Made(order, version, as_of)
@@ -175,7 +177,11 @@ def order_of(pool: Pool, task_id: str | None, now: int, patience_ms: int) -> Ord
     """The order of a task, or of the project: by the worst tier in which a medium is scored, by score, by a fixed hash.
 
     A medium's score is what the project makes of those of its tasks that are there: the mean, the least or the largest.
+
+    Raises:
+        UnknownProject, UnknownTask, BadQuery: as `Pool.task`.
     """
+    pool.check_task(task_id)
     project, media = pool.project, pool.media()
     trainable = [task for task in project.tasks if task.trainable]
     asked = [task for task in trainable if task_id in (None, task.task_id)]

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from streams.errors import UnknownTask
 from streams.media import Image
 from tables.ranking import Order, Place, Ranking, order_of
 from tables.rows import medium_bytes, prefix_of
@@ -275,3 +276,32 @@ async def test_a_frame_that_only_a_score_of_before_the_videos_deletion_names_is_
     await table.hears("media_uploads", dataset_storage_id="s", media=[video], timestamp=NOW + 2)
 
     assert len(ranking_of(table).pool.media()) == 2  # also before that is swept
+
+
+async def test_a_task_that_goes_while_its_order_is_made_is_told_to_who_asked_and_to_nobody_else(slow: Gate) -> None:
+    table = await told("m1", tasks=({"task_id": "t"}, {"task_id": "t2"}))
+    ranking = ranking_of(table)
+    of_task, of_other = (asyncio.ensure_future(ranking.made(task, NOW)) for task in ("t", "t2"))
+    await slow.reached()
+
+    await table.hears("project_updates", dataset_storage_id="s", tasks=[{"task_id": "t2"}])
+    ranking.update(table.scan(prefix_of("p")))
+    slow.set()
+
+    assert len((await of_other).order.best) == 1
+    with pytest.raises(UnknownTask):
+        await of_task
+
+
+async def test_a_task_that_goes_just_before_its_order_is_made_is_unknown(slow: Gate) -> None:
+    slow.set()
+    table = await told("m1")
+    ranking = ranking_of(table)
+    asking = asyncio.ensure_future(ranking.made("t", NOW))
+    await asyncio.sleep(0)
+
+    await table.hears("project_updates", dataset_storage_id="s", tasks=[{"task_id": "t2"}])
+    ranking.update(table.scan(prefix_of("p")))
+
+    with pytest.raises(UnknownTask):
+        await asking
