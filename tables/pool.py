@@ -59,6 +59,7 @@ class Pool:
         self._media: Media | None = None  # kept until a row changes them,
         self._times: Times | None = None  # and with them when each was deleted
         self._videos: dict[bytes, int] = {}
+        self._project: tuple[bytes, ProjectUpdated] | None = None  # as it was decoded last, and from which row
         self._epoch = 0  # how often they were changed
         self._lent: set[tuple[Kind, bytes]] = set()  # rows that another thread reads
 
@@ -110,7 +111,9 @@ class Pool:
         told = self.rows(Kind.PROJECT).get(b"")
         if told is None or unpack_int(told) <= self._removed():
             raise UnknownProject(f"there is no project {self.project_id!r}")
-        return msgspec.json.decode(told[8:], type=ProjectUpdated)
+        if self._project is None or self._project[0] is not told:
+            self._project = told, msgspec.json.decode(told[8:], type=ProjectUpdated)
+        return self._project[1]
 
     @property
     def storage(self) -> int:
