@@ -60,10 +60,14 @@ class Decider:
             )
         if event.subset == "seen":
             return lambda rows: changes(event, rows, heard, given)
-        seen = None if given.features is None else self.seen(references(event, rows))
-        scored = await asyncio.to_thread(score, given, seen, multi_label=event.multi_label)
+        values = [] if given.features is None else references(event, rows)
+        scored = await asyncio.to_thread(self.score, event, given, values)
         self._count("extractors failed", scored.failed)
         return lambda rows: changes(event, rows, heard, given, scored)
+
+    def score(self, event: ArtifactsInferred, given: Columns, values: list[bytes]) -> Scored:
+        """What comes of an unseen chunk. values: the references of its batch."""
+        return score(given, self.seen(values), multi_label=event.multi_label)
 
     def seen(self, values: list[bytes]) -> Seen | None:
         """What references hold, with the PCAs that were made of them before."""

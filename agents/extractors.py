@@ -41,20 +41,23 @@ class Subspace:
     def of(cls, features: Array) -> "Subspace":
         """The PCA of features that keeps the fewest components which explain more than 99.5 % of the variance.
 
-        features: (rows, D).
+        features: (rows >= 1, D).
 
         Raises:
             ValueError: the rows do not differ from each other.
         """
-        mean = features.mean(axis=0)
-        _, singular, components = np.linalg.svd(features - mean, full_matrices=False)
-        # What is left of equal rows when their mean is taken away is rounding.
-        rounding = np.finfo(np.float64).eps * max(features.shape) * np.abs(features).max(initial=0)
-        if not singular.max(initial=0) > rounding:
+        # From the first row on: what is left of equal rows when their mean is taken away may be rounding, and no zeros.
+        first = features[0]
+        away = features - first
+        if not away.any():
             raise ValueError("seen features must differ from each other")
-        variance = singular**2
+        mean = away.mean(axis=0)
+        _, singular, components = np.linalg.svd(away - mean, full_matrices=False)
+        variance = (
+            singular / singular[0]
+        ) ** 2  # of which the largest is neither too large nor too small to be squared
         explained = np.cumsum(variance / variance.sum())
-        return cls(mean, components[: int(np.searchsorted(explained, EXPLAINED, side="right")) + 1])
+        return cls(first + mean, components[: int(np.searchsorted(explained, EXPLAINED, side="right")) + 1])
 
     def error(self, features: Array) -> Array:
         """The squared distance of each row from the subspace, (rows,)."""

@@ -5,6 +5,7 @@ A fold reads only rows that its own topic wrote (and names, which are what they 
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from hashlib import blake2b
 from itertools import islice
 from typing import Any
 
@@ -54,7 +55,8 @@ from tables.slots import EMPTY, NOTHING_FOUND, pairs, slot_values, slots_of
 
 REFERENCES = 1000  # seen rows that are kept of a batch,
 REFERENCE_NUMBERS = 4_000_000  # fewer of long ones: a PCA needs several times this memory
-LARGEST = np.finfo(np.float32).max  # utility that a row can hold
+LARGEST = np.finfo(np.float64).max  # utility that a row can hold
+SILENT_MS = 24 * 3600 * 1000  # after which nothing more is expected of a batch
 SWEPT = 10_000  # rows that one event deletes at most
 
 
@@ -187,9 +189,10 @@ def fold_seen(event: ArtifactsInferred, columns: Columns, rows: Rows, heard: Hea
     prefix = references_of(event)
     regions: Counter[bytes] = Counter()
     new: dict[bytes, bytes] = {}
-    for medium, label, features in zip(columns.media, columns.labels, columns.features.astype("<f4"), strict=True):
+    for medium, label, features in zip(columns.media, columns.labels, columns.features.astype("<f8"), strict=True):
         name = medium_bytes(medium)
-        key = prefix + name + regions[name].to_bytes(4, "big")
+        # By a hash, that it is a sample: the frames of a video have one, of the video, and follow each other.
+        key = prefix + blake2b(name, digest_size=HASH_BYTES).digest() + name + regions[name].to_bytes(4, "big")
         regions[name] += 1
         new[key] = number_of(label).to_bytes(HASH_BYTES, "little") + features.tobytes()
     there = [key for key, _ in rows.scan(prefix)]
@@ -236,7 +239,7 @@ def fold_batch(
 ) -> tuple[BatchRow, bool, list[Change]]:
     """The batch when a chunk has come, and whether it ends with that; a batch that is told once more ends once more.
 
-    With it end its references, and those of earlier batches of the task.
+    With it end its references, and those of batches of the task of which Kafka has had nothing for a day.
 
     Raises:
         MalformedEvent: the chunk does not fit to the batch.
@@ -255,9 +258,10 @@ def fold_batch(
     changes: list[Change] = [(task + batch, after.pack())]
     ended = after.complete and (event.last or not before.complete)
     if ended:
-        earlier = {key[len(task) :] for key, value in rows.scan(task) if BatchRow.unpack(value).at < after.at}
+        silent = heard.at - SILENT_MS
+        dead = {key[len(task) :] for key, value in rows.scan(task) if BatchRow.unpack(value).heard_at < silent}
         prefix = prefix_of(event.project_id, Kind.REFERENCE) + hashed(event.task_id)
-        gone = (key for each in sorted(earlier | {batch}) for key, _ in rows.scan(prefix + each))
+        gone = (key for each in sorted(dead | {batch}) for key, _ in rows.scan(prefix + each))
         changes += [(key, None) for key in islice(gone, SWEPT)]
     return after, ended, changes
 

@@ -48,7 +48,8 @@ def score(columns: Columns, seen: Seen | None, *, multi_label: bool) -> Scored:
         extractors["margin"] = lambda: margin(probabilities, multi_label=multi_label)
     if columns.features is not None and seen is not None and seen.features.shape[1:] == columns.features.shape[1:]:
         features = columns.features
-        extractors["fre"] = lambda: by_label(features, seen)
+        if any(seen.labels):  # as hashes, 0 for none: where none is known, no predicted one is like any
+            extractors["fre"] = lambda: by_label(features, seen)
         extractors["fre_class_agnostic"] = lambda: fre_class_agnostic(features, seen)
     found: dict[str, Array] = {}
     for name, extractor in extractors.items():
@@ -81,11 +82,11 @@ def score(columns: Columns, seen: Seen | None, *, multi_label: bool) -> Scored:
 def seen_of(references: list[bytes]) -> Seen | None:
     """What references hold; none if there are none.
 
-    references: a label's hash and features (f4) each; all of one length.
+    references: a label's hash and features (f8) each; all of one length.
     """
     if not references:
         return None
     labels = [int.from_bytes(value[:HASH_BYTES], "little") for value in references]
     numbers = b"".join(value[HASH_BYTES:] for value in references)
-    features = np.frombuffer(numbers, "<f4").reshape(len(references), -1).astype(np.float64)
+    features = np.frombuffer(numbers, "<f8").reshape(len(references), -1)
     return Seen(features, labels)

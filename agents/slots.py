@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tables.rows import BatchRow, Rows
-from tables.slots import EMPTY, NOTHING_FOUND, SLOTS, Slots, pairs
+from tables.slots import EMPTY, NOTHING_FOUND, SLOTS, UTILITIES, Slots, pairs
 
 Mask = NDArray[np.bool_]
 COMING = 2  # batches that are not complete and keep a slot
@@ -17,16 +17,18 @@ COMING = 2  # batches that are not complete and keep a slot
 def placed(new: Slots, slots: Slots, complete: NDArray[np.uint64]) -> Slots:
     """Score rows when a batch has come to its media: newest first, among equals what was told last.
 
-    A batch has one slot: what it told last. A complete batch keeps it until a later one of its model is complete, one
-    that is coming until two others come after it, and each until three newer ones have slots. That nothing was found in
-    a medium gives way to what the batch said of it at the same time.
+    A batch has one slot: what it told last, and of what it told at the same time before, what it does not tell again.
+    A slot goes when a later batch of its model has one, and both are complete, or both are coming; one that is coming
+    when two others come after it; and each when there is no room behind newer ones. That nothing was found in a medium
+    gives way to what the batch said of it at the same time.
 
     new: (rows,), slots: (rows, SLOTS), both of WIDE_SLOT. complete: the batches that are, as `pairs` has them.
     """
     own = (slots["at"] >= 0) & (pairs(slots) == pairs(new)[:, None])
-    blind = (new["label"] == NOTHING_FOUND)[:, None] & (slots["label"] != NOTHING_FOUND)
-    better = own & ((slots["at"] > new["at"][:, None]) | (slots["at"] == new["at"][:, None]) & blind)
-    every = np.concatenate([new[:, None], slots], axis=1)
+    same = own & (slots["at"] == new["at"][:, None])
+    found, blind = slots["label"] != NOTHING_FOUND, (new["label"] == NOTHING_FOUND)[:, None]
+    better = own & (slots["at"] > new["at"][:, None]) | same & found & blind
+    every = np.concatenate([merged(new, slots, same & found)[:, None], slots], axis=1)
     every[:, 1:][own & ~better] = EMPTY
     every[:, 0][better.any(axis=1)] = EMPTY
     newest_first = np.argsort(-every["at"], axis=1, kind="stable")
@@ -35,12 +37,26 @@ def placed(new: Slots, slots: Slots, complete: NDArray[np.uint64]) -> Slots:
     keep = every["at"] >= 0
     for place in range(1, every.shape[1]):
         newer, count = every[:, :place], keep[:, :place]
-        superseded = (count & done[:, :place] & (newer["model"] == every["model"][:, place, None])).any(axis=1)
-        coming = (count & ~done[:, :place]).sum(axis=1)
-        keep[:, place] &= np.where(done[:, place], ~superseded, coming < COMING) & (count.sum(axis=1) < SLOTS)
+        alike = done[:, :place] == done[:, place, None]
+        superseded = (count & alike & (newer["model"] == every["model"][:, place, None])).any(axis=1)
+        crowded = ~done[:, place] & ((count & ~done[:, :place]).sum(axis=1) >= COMING)
+        keep[:, place] &= ~superseded & ~crowded & (count.sum(axis=1) < SLOTS)
     every[~keep] = EMPTY
     packed = np.argsort(~keep, axis=1, kind="stable")[:, :SLOTS]
     return np.take_along_axis(every, packed, axis=1)
+
+
+def merged(new: Slots, slots: Slots, same: Mask) -> Slots:
+    """What a batch tells, with what it told at the same time and does not tell again: so a chunk may come twice.
+
+    same: the slots of which this is so, (rows, SLOTS); at most one in a row.
+    """
+    rows = np.flatnonzero(same.any(axis=1))
+    told, before = new.copy(), slots[rows, same[rows].argmax(axis=1)]
+    for name in (*UTILITIES, "external"):
+        told[name][rows] = np.where(np.isnan(new[name][rows]), before[name], new[name][rows])
+    told["label"][rows] = np.where(new["label"][rows] == 0, before["label"], new["label"][rows])
+    return told
 
 
 def complete_among(slots: Slots, prefix: bytes, rows: Rows) -> NDArray[np.uint64]:

@@ -1,6 +1,5 @@
 """The columns of a chunk of artifacts: checked, as arrays, and without the rows that hold no numbers."""
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,11 +59,11 @@ def columns(event: ArtifactsInferred) -> Columns:
             raise MalformedEvent(f"{name} must have as many rows as media, {rows}, not {length}")
     probabilities, features = given.get("probabilities"), given.get("features")
     finite = np.ones(rows, dtype=bool)
-    with np.errstate(over="ignore", invalid="ignore"):  # what is too large for a row of a table is not finite there
+    with np.errstate(over="ignore", invalid="ignore"):  # a mean may overflow
         if features is not None:
             features = given["features"] = flat(features)
         for array in given.values():
-            finite &= np.isfinite(array.astype(np.float32)).all(axis=tuple(range(1, array.ndim)))
+            finite &= np.isfinite(array).all(axis=tuple(range(1, array.ndim)))
     kept = np.flatnonzero(finite)
     if probabilities is not None:
         probabilities = distributions(probabilities[kept], event)
@@ -92,24 +91,21 @@ def distributions(given: Array, event: ArtifactsInferred) -> Array:
 
 
 def flat(features: Array) -> Array:
-    """Features of shape (rows, D): axes of length 1 are dropped, and spatial ones, behind D, averaged.
+    """Features of shape (rows, D): axes of length 1 are dropped, then those behind D, spatial ones, averaged.
 
-    As models emit them: a number, D, (D, L), or (D, H, W) for each row, with an axis for a batch of one before it.
+    As models emit them: a number, D, (D, L), or (D, H, W) for each row, with or without axes of length 1 anywhere.
 
     Raises:
         MalformedEvent: more axes than that.
 
-    >>> flat(np.ones((2, 1, 3, 4, 4))).shape, flat(np.ones((2, 3, 1, 1))).shape, flat(np.ones(2)).shape
-    ((2, 3), (2, 3), (2, 1))
+    >>> [flat(np.ones((2, *shape))).shape[1] for shape in ((), (3,), (3, 1, 1), (3, 4, 4), (1, 3, 4, 4), (1, 3, 4))]
+    [1, 3, 3, 3, 3, 3]
     """
-    rows, shape = len(features), list(features.shape[1:])
-    if len(shape) > SPATIAL and 1 in shape:
-        shape.remove(1)
+    shape = [length for length in features.shape[1:] if length > 1] or [1]
     if len(shape) > SPATIAL:
         raise MalformedEvent(f"features must have at most {SPATIAL} axes behind the rows, not the shape {shape}")
-    if sum(length > 1 for length in shape) < 2:
-        return features.reshape(rows, math.prod(shape))
-    averaged: Array = features.reshape(rows, *shape).mean(axis=tuple(range(2, len(shape) + 1)))
+    squeezed = features.reshape(len(features), *shape)
+    averaged: Array = squeezed.mean(axis=tuple(range(2, squeezed.ndim))) if squeezed.ndim > 2 else squeezed
     return averaged
 
 

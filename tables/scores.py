@@ -6,6 +6,7 @@ here: a change of it needs no new event from a model.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,8 @@ Floats = NDArray[np.float64]
 
 ACTIVE, EARLIER, UNSCORED = 1, 2, 3
 NEVER_SCORED = 1.0
+# Extractors whose utilities are comparable within a batch only: what they measure against came with it.
+OF_BATCH = ("fre", "fre_class_agnostic")
 BATCH = np.dtype([("model", "<u8"), ("batch", "<u8")])  # the key of a batch, after its task
 
 
@@ -59,9 +62,10 @@ class Scores:
 def scores(pool: Pool, task: Task, learning: ActiveLearning, now: int, patience_ms: int) -> Scores:
     """Ranks within each model's media become scores.
 
-    A batch counts as a whole when all its chunks are here, or nothing more of it has come for longer than the patience.
-    The pool of a rank is all media that the model has scored, whatever was annotated since; of several batches of a
-    model the latest counts for each medium. A medium has the active model's score, else that of the latest other one.
+    A batch counts as a whole when all its chunks are here, or nothing more of it has come for longer than the patience;
+    of several batches of a model the latest counts for each medium. The pool of a rank is all media that the model has
+    scored, whatever was annotated since, or all that one of its batches has, where no more can be compared. A medium
+    has the active model's score, else that of the latest other one.
 
     now: milliseconds since the epoch.
     """
@@ -88,6 +92,7 @@ def scores(pool: Pool, task: Task, learning: ActiveLearning, now: int, patience_
             name: column(
                 utilities(told, name, counting),
                 told["label"],
+                told["batch"] if name in OF_BATCH else told["model"],
                 chance[media],
                 stratified=by_label(name, task, wanted),
             )
@@ -145,16 +150,34 @@ def utilities(told: Slots, name: str, batches: Mapping[bytes, BatchRow]) -> Floa
     return found
 
 
-def column(utility: Floats, labels: Numbers, chance: Numbers, *, stratified: bool) -> Column:
-    """The scores that utilities make. Media in which the model found nothing have the median utility of the others."""
-    told = np.isfinite(utility)
-    if told.any():
-        blind = (labels == NOTHING_FOUND) & ~told
-        utility = np.where(blind, np.median(utility[told]), utility)
-    return Column(utility, ranked(utility, labels if stratified else np.zeros_like(labels), chance))
+def column(utility: Floats, labels: Numbers, pools: Numbers, chance: Numbers, *, stratified: bool) -> Column:
+    """The scores that utilities make, within each pool of a rank.
+
+    Media in which the model found nothing are neutral: they have the median score of the others, and are in no size.
+
+    labels: as hashes, 0 for none. pools: which of them a medium is in.
+    """
+    utility, score = utility.copy(), np.full(len(utility), np.nan)
+    blind = (labels == NOTHING_FOUND) & ~np.isfinite(utility)
+    for rows in parts(pools):
+        found, neutral = rows[~blind[rows]], rows[blind[rows]]
+        if stratified:  # without a label and a utility it is in no label's size
+            found = found[(labels[found] != 0) | np.isfinite(utility[found])]
+        score[found] = ranked(utility[found], labels[found] if stratified else np.zeros_like(found), chance[found])
+        told = np.isfinite(score[found])
+        if told.any():
+            score[neutral] = np.median(score[found][told])
+            utility[neutral] = np.median(utility[found][told])
+    return Column(utility, score)
 
 
-def ranked(utility: Floats, strata: Numbers, chance: Numbers) -> Floats:
+def parts(of: Numbers) -> list[NDArray[np.intp]]:
+    """The places of each value."""
+    order = np.argsort(of, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(of[order])) + 1) if len(of) else []
+
+
+def ranked(utility: Floats, strata: NDArray[Any], chance: Numbers) -> Floats:
     """Scores from utilities, (rows,) each: the rank within the stratum, best first, by the size of the largest one.
 
     So the best of each stratum have score 0, and a stratum that is small has no bad scores. Ties go by chance. A row

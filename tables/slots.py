@@ -1,7 +1,7 @@
 """The slots of score rows: what the last batches said of a medium, as fixed-width rows of two forms.
 
-A row has the wide form where a producer's own utilities are among what was said. What belongs together decodes as one
-array either way.
+A row has the wide form where a producer's own utilities are among what was said. Rows of one length decode as one
+array.
 """
 
 from collections.abc import Sequence
@@ -16,27 +16,29 @@ from tables.rows import EXTERNALS, unpack_int
 UTILITIES = EXTRACTORS
 IDS = ("model", "batch", "label")  # as hashes; 0 for none
 NOTHING_FOUND = 2**64 - 1  # instead of a label: the model looked at the medium and found nothing
-SLOT = np.dtype([*((name, "<u8") for name in IDS), ("at", "<i8"), *((name, "<f4") for name in UTILITIES)])
-WIDE_SLOT = np.dtype([*((name, "<u8") for name in IDS), ("at", "<i8"), *((name, "<f4") for name in UTILITIES),
-                      ("external", "<f4", (EXTERNALS,))])  # fmt: skip
-# Of two batches that count, and of one that is coming and must not destroy them; newest first.
-SLOTS = 3
-SCORE = np.dtype((SLOT, (SLOTS,)))
-WIDE_SCORE = np.dtype((WIDE_SLOT, (SLOTS,)))
+SLOT = np.dtype([*((name, "<u8") for name in IDS), ("at", "<i8"), *((name, "<f8") for name in UTILITIES)])
+WIDE_SLOT = np.dtype([*((name, "<u8") for name in IDS), ("at", "<i8"), *((name, "<f8") for name in UTILITIES),
+                      ("external", "<f8", (EXTERNALS,))])  # fmt: skip
+SLOTS = 4  # of two batches that count, and of two that are coming and must not destroy them; newest first
 EMPTY = np.array((0, 0, 0, -1, *(np.nan for _ in UTILITIES), [np.nan] * EXTERNALS), WIDE_SLOT)
 AT = 8 * len(IDS)  # where the time stands in a slot
 Slots = NDArray[np.void]
+# A row has as many slots as are in use. No length is that of two forms.
+FORMS = {form.itemsize * count: (form, count) for form in (SLOT, WIDE_SLOT) for count in range(1, SLOTS + 1)}
 
 
 def slots_of(values: Sequence[bytes | None]) -> Slots:
-    """The slots of score rows, (rows, SLOTS) of WIDE_SLOT; `EMPTY` where there is no row."""
+    """The slots of score rows, (rows, SLOTS) of WIDE_SLOT; `EMPTY` where there is none."""
     slots = np.full((len(values), SLOTS), EMPTY)
-    for form in (SCORE, WIDE_SCORE):
-        which = [n for n, value in enumerate(values) if value is not None and len(value) == form.itemsize]
-        if which:
-            found = np.frombuffer(b"".join(values[n] or b"" for n in which), form)
-            for name in found.dtype.names or ():
-                slots[name][which] = found[name]
+    by_length: dict[int, list[int]] = {}
+    for row, value in enumerate(values):
+        if value is not None:
+            by_length.setdefault(len(value), []).append(row)
+    for length, rows in by_length.items():
+        form, count = FORMS[length]
+        found = np.frombuffer(b"".join(values[row] or b"" for row in rows), form).reshape(-1, count)
+        for name in form.names or ():
+            slots[name][rows, :count] = found[name]
     return slots
 
 
@@ -46,9 +48,9 @@ def slot_values(slots: Slots) -> list[bytes | None]:
     narrow = np.empty(slots.shape, SLOT)
     for name in SLOT.names or ():
         narrow[name] = slots[name]
-    there = np.count_nonzero(slots["at"] >= 0, axis=1) > 0
-    rows = zip(slots, narrow, wide, there, strict=True)
-    return [(row.tobytes() if is_wide else small.tobytes()) if any_ else None for row, small, is_wide, any_ in rows]
+    counts = np.count_nonzero(slots["at"] >= 0, axis=1)
+    rows = zip(slots, narrow, wide, counts, strict=True)
+    return [(row if is_wide else small)[:count].tobytes() if count else None for row, small, is_wide, count in rows]
 
 
 def newest(value: bytes) -> int:

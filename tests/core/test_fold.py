@@ -1,4 +1,5 @@
 import json
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from agents import fold as folds
 from streams.errors import MalformedEvent
 from streams.media import Image
-from tables.rows import GRANT, Kind, medium_bytes, number_of
+from tables.rows import GRANT, Kind, hashed, medium_bytes, number_of
 from tests.core.table import NOW, Table, chunk, picks
 
 
@@ -30,31 +31,28 @@ def image(n: int) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("batches", "kept"),
     [
-        # (model, batch, is complete), in order of time
-        ([("a", 1, True), ("b", 2, True), ("c", 3, True)], "a1 b2 c3"),
-        ([("a", 1, True), ("b", 2, True), ("c", 3, True), ("d", 4, True)], "b2 c3 d4"),  # the oldest goes
-        ([("a", 1, True), ("a", 2, False)], "a1 a2"),  # the former scores stand
-        ([("a", 1, True), ("a", 2, True), ("b", 3, False), ("c", 4, False)], "a2 b3 c4"),  # what was superseded goes
-        ([("a", 1, True), ("b", 2, False), ("c", 3, True), ("d", 4, True)], "b2 c3 d4"),
-        (
-            [("a", 1, True), ("b", 2, False), ("c", 3, False), ("d", 4, False)],
-            "a1 c3 d4",
-        ),  # of three that come, the first
-        ([("a", 1, True), ("a", 1, True)], "a1"),
+        # model, batch, whether it is complete; in order of time
+        ("a1+ b2+ c3+", "a1 b2 c3"),
+        ("a1+ b2+ c3+ d4+ e5+", "b2 c3 d4 e5"),  # the oldest goes
+        ("a1+ a2-", "a1 a2"),  # the former scores stand
+        ("a1+ a2+ b3- c4-", "a2 b3 c4"),  # what was superseded goes
+        ("a1+ b2+ b3- b4-", "a1 b2 b4"),  # one that was begun once more, too
+        ("a1+ b2+ c3- d4-", "a1 b2 c3 d4"),
+        ("a1+ b2- c3- d4-", "a1 c3 d4"),  # of three that come, the first goes
+        ("a1+ b2- c3+ d4+ e5+", "b2 c3 d4 e5"),
+        ("a1+ a1+", "a1"),
     ],
 )
-async def test_a_batch_that_comes_destroys_nothing_that_counts(batches: list[tuple[str, int, bool]], kept: str) -> None:
+async def test_a_batch_that_comes_destroys_nothing_that_counts(batches: str, kept: str) -> None:
     table = Table()
-    for model, batch, last in batches:
-        about = {"batch_id": f"{model}{batch}", "timestamp": NOW + batch, "last": last}
-        await table.hears("inference_artifacts", **chunk(model, "m1", **about))
+    for batch in batches.split():
+        about = {"batch_id": batch[:2], "timestamp": NOW + int(batch[1]), "last": batch[2] == "+"}
+        await table.hears("inference_artifacts", **chunk(batch[0], "m1", **about))
     await table.hears("inference_artifacts", **chunk("old", "m1", timestamp=NOW - 1))  # comes late
 
-    slots = table.slots("m1")
-
-    names = {number_of(each): each for each in (*kept.split(), "batch of old")}
-    assert " ".join(sorted(names[each] for each in slots["batch"] if each)) in (kept, f"{kept} batch of old")
-    assert len(kept.split()) < 3 or number_of("batch of old") not in slots["batch"]
+    names = {0: "", number_of("batch of old"): "old", **{number_of(each): each for each in kept.split()}}
+    found = [names[each] for each in table.slots("m1")["batch"]]
+    assert found == [*kept.split()[::-1], "old", "", "", ""][:4]
 
 
 async def test_a_chunk_that_comes_again_with_another_time_stays_in_its_slot() -> None:
@@ -62,7 +60,7 @@ async def test_a_chunk_that_comes_again_with_another_time_stays_in_its_slot() ->
     for at in (NOW, NOW - 5, NOW + 5):
         await table.hears("inference_artifacts", **chunk("a", "m1", timestamp=at))
 
-    assert sorted(table.slots("m1")["at"]) == [-1, -1, NOW + 5]
+    assert sorted(table.slots("m1")["at"]) == [-1, -1, -1, NOW + 5]
 
 
 async def test_what_a_chunk_said_of_a_medium_stands_though_another_found_nothing_in_it() -> None:
@@ -96,9 +94,26 @@ async def test_of_a_batchs_seen_media_those_with_the_smallest_hash_are_kept_in_w
         table = Table()
         for n, part in enumerate((order[:4], order[4:])):
             await table.hears("inference_artifacts", **chunk("a", *part, subset="seen", chunk=n, last=False))
-        kept.append({key[24:36] for key in table.kind(Kind.REFERENCE)})
+        kept.append({key[32:44] for key in table.kind(Kind.REFERENCE)})
 
-    assert kept[0] == kept[1] == set(sorted(medium_bytes(Image(each)) for each in images)[:5])
+    assert kept[0] == kept[1] == set(sorted((medium_bytes(Image(each)) for each in images), key=digest)[:5])
+
+
+def digest(name: bytes) -> bytes:
+    return blake2b(name, digest_size=8).digest()
+
+
+async def test_of_a_long_video_the_frames_that_are_kept_are_spread_over_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folds, "REFERENCES", 20)
+    table = Table()
+    frames = [{"media_type": "video_frame", "media_id": "v", "frame_index": n} for n in range(200)]
+    seen = {"subset": "seen", "last": False, "media": frames}
+
+    await table.hears("inference_artifacts", **{**chunk("a", *(f"{n}" for n in range(200))), **seen})
+
+    kept = [int.from_bytes(key[40:44], "big") for key in table.kind(Kind.REFERENCE)]
+    assert len(kept) == 20
+    assert max(kept) > 100
 
 
 async def test_of_long_features_fewer_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,15 +162,42 @@ async def test_a_batch_has_at_most_eight_utilities_of_its_producer() -> None:
         await table.hears("inference_artifacts", **chunk("a", "m1", chunk=2, utilities={"ninth": [1.0]}))
 
 
-async def test_references_go_with_the_end_of_their_batch_and_those_of_batches_that_never_end_with_a_later_one() -> None:
+async def test_references_go_with_the_end_of_their_batch_and_those_of_a_batch_that_is_silent_with_anothers() -> None:
     table = Table()
-    await table.hears("inference_artifacts", **chunk("dead", "m1", subset="seen", last=False))
-    await table.hears("inference_artifacts", **chunk("b", "m1", "m2", subset="seen", last=False, timestamp=NOW + 1))
+    day = 24 * 3600 * 1000
+    for model, at in (("dead", NOW - day - 1), ("coming", NOW - day), ("b", NOW)):
+        await table.hears("inference_artifacts", **chunk(model, "m1", subset="seen", last=False, timestamp=at))
     assert len(table.kind(Kind.REFERENCE)) == 3
 
-    await table.hears("inference_artifacts", **chunk("b", "m3", chunk=1, timestamp=NOW + 1))
+    await table.hears("inference_artifacts", **chunk("b", "m3", chunk=1))
 
-    assert table.kind(Kind.REFERENCE) == {}
+    [left] = table.kind(Kind.REFERENCE)
+    assert left[8:16] == hashed("coming")
+
+
+async def test_two_models_that_are_inferred_at_the_same_time_do_not_disturb_each_other() -> None:
+    table = Table()
+    seen = {"subset": "seen", "last": False, "labels": ["x"] * 3}
+    for model in ("a", "b"):
+        await table.hears("inference_artifacts", **chunk(model, "s1", "s2", "s3", **seen))
+    for model in ("b", "a"):
+        await table.hears("inference_artifacts", **chunk(model, "m1", chunk=1))
+
+    assert np.isfinite(table.slots("m1")["fre_class_agnostic"][:2]).all()
+
+
+async def test_a_chunk_that_comes_twice_changes_nothing_though_the_references_have_gone() -> None:
+    table = Table()
+    seen = {"subset": "seen", "last": False, "labels": ["x"] * 3}
+    await table.hears("inference_artifacts", **chunk("a", "s1", "s2", "s3", **seen))
+    for n, last in ((1, False), (2, True)):
+        await table.hears("inference_artifacts", **chunk("a", f"m{n}", chunk=n, last=last))
+    before = dict(table)
+
+    for n, last in ((1, False), (2, True)):
+        await table.hears("inference_artifacts", **chunk("a", f"m{n}", chunk=n, last=last))
+
+    assert table == before
 
 
 async def test_a_batch_that_is_told_once_more_has_its_references_once_more() -> None:

@@ -68,8 +68,17 @@ def test_the_producers_own_utilities_reduce_over_regions_as_well() -> None:
     assert score(regions, None, multi_label=False).external["doubt"].tolist() == [3.0, 7.0]
 
 
+def test_seen_media_whose_labels_nobody_told_allow_no_error_by_label() -> None:
+    seen = Seen(SEEN.features, [0] * 3)
+
+    scored = score(columns(M1, labels=["a"], features=[[1.0, 5.0]]), seen, multi_label=False)
+
+    assert np.isnan(scored.utilities["fre"]).all()
+    assert np.isfinite(scored.utilities["fre_class_agnostic"]).all()
+
+
 def test_references_are_read_with_their_labels() -> None:
-    value = number_of("a").to_bytes(8, "little") + np.array([1.5, 2.5], "<f4").tobytes()
+    value = number_of("a").to_bytes(8, "little") + np.array([1.5, 2.5], "<f8").tobytes()
 
     found = seen_of([value, value])
 

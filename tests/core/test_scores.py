@@ -29,7 +29,7 @@ async def infers(
     seen: list[list[float]],
     seen_labels: list[str],
     unseen: dict[str, list[float]],
-    labels: list[str],
+    labels: list[str | None],
     model: str = "model",
     **more: Any,
 ) -> None:
@@ -290,3 +290,65 @@ async def test_of_two_models_that_are_not_active_the_one_told_last_counts() -> N
         [place] = await places(table)
 
         assert place.reasons[0]["model_id"] == order[1]
+
+
+async def test_media_in_which_the_model_found_nothing_are_neutral_and_in_no_labels_size() -> None:
+    for task in (CLASSIFICATION, DETECTION):
+        table = Table()
+        blind = [f"blind{n}" for n in range(9)]
+        await told(table, *IMAGES, *blind, tasks=(task,))
+        about = {
+            "labels": ["a"] * 5,
+            "probabilities": margins(0.9, 0.7, 0.5, 0.3, 0.1),
+            "no_prediction": [{"media_type": "image", "media_id": each} for each in blind],
+        }
+
+        await table.hears("inference_artifacts", **chunk("model", *IMAGES, **about))
+
+        assert await scores(table, IMAGES) == pytest.approx([0.0, 0.2, 0.4, 0.6, 0.8])
+        assert await scores(table, blind) == pytest.approx([0.4] * 9)
+
+
+async def test_a_row_without_a_label_is_in_no_labels_size() -> None:
+    table = Table()
+    await told(table, *IMAGES, active_learning={"preset": "geti"})
+    unseen = {each: [1.0, 5.0 - n] for n, each in enumerate(IMAGES)}
+
+    await infers(table, SEEN, [*"AAA"], unseen, ["A", "A", None, None, None])
+
+    assert await scores(table, IMAGES) == [0.0, 0.5, *[NEVER_SCORED] * 3]
+
+
+async def test_of_a_second_batch_of_a_model_errors_are_ranked_by_themselves_and_margins_with_those_of_the_first() -> (
+    None
+):
+    table = Table()
+    await told(table, *IMAGES, tasks=(DETECTION,), active_learning={"preset": "geti"})
+    for number, images in enumerate((IMAGES, IMAGES[3:])):
+        unseen = {each: [1.0, 5.0 - IMAGES.index(each)] for each in images}
+        about: dict[str, Any] = {"batch_id": f"b{number}", "timestamp": NOW + number}
+        await infers(table, SEEN, ["a"] * 3, unseen, ["a"] * len(images), **about)
+    assert await scores(table, IMAGES) == pytest.approx([0, 1 / 3, 2 / 3, 0, 0.5])
+
+    await told(table, *IMAGES, tasks=(DETECTION,), timestamp=NOW + 1)
+    about = {"labels": ["a"] * 3, "probabilities": margins(0.9, 0.5, 0.1), "batch_id": "b2", "timestamp": NOW + 2}
+    await table.hears("inference_artifacts", **chunk("model", *IMAGES[:3], **about))
+    about = {"labels": ["a"] * 2, "probabilities": margins(0.7, 0.3), "batch_id": "b3", "timestamp": NOW + 3}
+    await table.hears("inference_artifacts", **chunk("model", *IMAGES[3:], **about))
+    assert await scores(table, IMAGES) == pytest.approx([0, 0.4, 0.8, 0.2, 0.6])
+
+
+@pytest.mark.parametrize("spread", [1e-3, 1e-20, 1e20])
+async def test_ranks_are_exact_far_from_zero_and_for_small_and_large_numbers(spread: float) -> None:
+    random = np.random.default_rng(0)
+    far = 1e4 if spread == 1e-3 else 0.0
+    seen, unseen = (far + spread * random.normal(size=(n, 8)) * np.geomspace(1, 1e-3, 8) for n in (50, 100))
+    images = [f"i{n}" for n in range(100)]
+    table = Table()
+    await told(table, *images, tasks=(DETECTION,), active_learning={"preset": "geti"})
+
+    await infers(table, seen.tolist(), ["a"] * 50, dict(zip(images, unseen.tolist(), strict=True)), ["a"] * 100)
+
+    pca = PCA(0.995, svd_solver="full").fit(seen / spread)
+    error = ((unseen / spread - pca.inverse_transform(pca.transform(unseen / spread))) ** 2).sum(axis=1)
+    assert np.abs(np.array(await scores(table, images)) * 100 - np.argsort(np.argsort(-error))).max() < 1.5

@@ -6,7 +6,6 @@ they stand, with sets and dicts.
 """
 
 import asyncio
-import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -18,16 +17,18 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
 
+import msgspec
 import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agents.curate import Outcome
+from streams.decode import MSGPACK
 from streams.errors import ActivesetError, BadQuery, UnknownProject, UnknownTask
 from streams.events import OF_TOPIC
 from streams.partition import partition_of
-from streams.record import Record
+from streams.record import Headers, Record
 from streams.settings import Settings
 from tables import sweep
 from tables.rows import Kind, prefix_of, project_of
@@ -57,8 +58,9 @@ ASKED = (None, *TASKS)
 # and no batch is waited for.
 END = NOW + 9
 LOOKS = (NOW + 5, NOW + 1_000_000_000)
+HEADERS: Headers = [("content-type", MSGPACK.encode())]  # JSON has no numbers that are not finite
 UNREADABLE = -1  # the timestamp of what is no event
-NOT_FINITE = 1e39  # too large for a row of a table
+NOT_FINITE = float("inf")
 
 FEATURES = ((0.0, 0.0, 1.0), (1.0, 0.0, 0.0), (0.0, 2.0, 0.5), (3.0, 1.0, 0.0), (-1.0, 0.25, 2.0), (4.0, 4.0, 4.0))
 DISTRIBUTIONS = {
@@ -288,7 +290,7 @@ class Hearer:
             return None
         told = self.history[stream][offset]
         self.next[stream] += 1
-        record = Record(topic, partition, told["project_id"].encode(), json.dumps(told).encode(), [])
+        record = Record(topic, partition, told["project_id"].encode(), msgspec.msgpack.encode(told), HEADERS)
         self.written.append(await self.house.curator.hear(message(record, offset), topic))
         return self.written[-1]
 
