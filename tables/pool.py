@@ -33,7 +33,7 @@ from tables.rows import (
     prefix_of,
     unpack_int,
 )
-from tables.slots import EMPTY, SLOTS, Slots, kept, newest, slots_of
+from tables.slots import Slots, newest, said
 
 Mask = NDArray[np.bool_]
 # Media as bytes (tables/rows.py, `medium_bytes`), in order. numpy hides zeros at the end, in all of them alike.
@@ -170,14 +170,18 @@ class Pool:
         """What has come of each batch of a task, by the bytes of its model and name."""
         return {key: BatchRow.unpack(row) for key, row in self.rows(Kind.BATCH, hashed(task_id)).items()}
 
-    def slots(self, task_id: str) -> Slots:
-        """The slots of each medium in a task, `EMPTY` where they are of what the medium was before it was deleted."""
+    def slots(self, task_id: str) -> tuple[NDArray[np.intp], NDArray[np.intp], Slots]:
+        """All slots of media in a task: of which medium each is, its place among those of it, and the slot.
+
+        Those of what a medium was before it was deleted are not there.
+        """
         known, media = self.rows(Kind.SCORE, hashed(task_id)), self.media()
-        found = np.full((len(media), SLOTS), EMPTY)
-        if known and len(media):
-            place, there = places_of(media, known)
-            found[place] = slots_of([row for row, is_there in zip(known.values(), there, strict=True) if is_there])
-        return kept(found, self.removed())
+        if not known or not len(media):
+            return said([])
+        where, there = places_of(media, known)
+        rows, places, slots = said([row for row, is_there in zip(known.values(), there, strict=True) if is_there])
+        alive = slots["at"] > self.removed()[where[rows]]
+        return where[rows][alive], places[alive], slots[alive]
 
     def states(self, task_id: str) -> NDArray[np.uint8]:
         """The annotation state of each medium in a task."""

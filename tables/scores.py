@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from streams.events import EXTERNAL, ActiveLearning, Reduce, Task, TaskLearning
 from tables.pool import Numbers, Pool
 from tables.rows import BatchRow, number_of
-from tables.slots import EMPTY, NOTHING_FOUND, SLOTS, Slots, pairs
+from tables.slots import IDS, NOTHING_FOUND, SLOTS, Slots, pairs
 
 Floats = NDArray[np.float64]
 
@@ -22,6 +22,7 @@ ACTIVE, EARLIER, UNSCORED = 1, 2, 3
 NEVER_SCORED = 1.0
 # Extractors whose utilities are comparable within a batch only: what they measure against came with it.
 OF_BATCH = ("fre", "fre_class_agnostic")
+CHOSEN = np.dtype([(name, "<u8") for name in IDS])
 BATCH = np.dtype([("model", "<u8"), ("batch", "<u8")])  # the key of a batch, after its task
 
 
@@ -42,7 +43,8 @@ class Column:
 class Scores:
     """What a task says of each medium of a pool: tier, score in [0, 1], and why.
 
-    chosen: the slot that counts, `EMPTY` where there is none. columns: of each extractor that counts somewhere.
+    chosen: model, batch and label of the slot that counts, as hashes; 0 where there is none.
+    columns: of each extractor that counts somewhere.
     due: when what is said changes without an event (milliseconds since the epoch); none if it does not.
     """
 
@@ -56,7 +58,7 @@ class Scores:
     def none(cls, media: int, due: int | None = None) -> "Scores":
         """As many media, and nothing said of them."""
         tier = np.full(media, UNSCORED, dtype=np.uint8)
-        return cls(tier, np.full(media, NEVER_SCORED), np.full(media, EMPTY), due=due)
+        return cls(tier, np.full(media, NEVER_SCORED), np.zeros(media, CHOSEN), due=due)
 
 
 def scores(pool: Pool, task: Task, learning: ActiveLearning, now: int, patience_ms: int) -> Scores:
@@ -77,16 +79,17 @@ def scores(pool: Pool, task: Task, learning: ActiveLearning, now: int, patience_
     if preset == "random" and wanted.extractors is None:
         return found
     counting = {key: each for key, each in batches.items() if each.complete or each.heard_at + patience_ms <= now}
-    slots = pool.slots(task.task_id)
-    slots[~np.isin(pairs(slots), pairs(np.frombuffer(b"".join(counting), BATCH)))] = EMPTY
+    of, places, slots = pool.slots(task.task_id)
+    counts = np.isin(pairs(slots), pairs(np.frombuffer(b"".join(counting), BATCH)))
     active = pool.active_model(task.task_id)
     chance = pool.chance()
-    since = np.full(len(slots), -SLOTS, dtype=np.int64)
-    for model in np.unique(slots["model"][slots["at"] >= 0]):
-        of_model = (slots["model"] == model) & (slots["at"] >= 0)
-        media = np.flatnonzero(of_model.any(axis=1))
-        newest = of_model[media].argmax(axis=1)
-        told = slots[media, newest]
+    since = np.full(len(found.tier), -SLOTS, dtype=np.int64)
+    for model in np.unique(slots["model"][counts]):
+        of_model = np.flatnonzero((slots["model"] == model) & counts)
+        # Of each medium the latest batch: the first of its slots.
+        order = of_model[np.lexsort((places[of_model], of[of_model]))]
+        media, first = np.unique(of[order], return_index=True)
+        told, newest = slots[order[first]], places[order[first]]
         weights = wanted.extractors or preset_extractors(preset, task, told)
         columns = {
             name: column(
@@ -105,12 +108,12 @@ def scores(pool: Pool, task: Task, learning: ActiveLearning, now: int, patience_
         at = told["at"] * SLOTS - newest + (2**60 if model == active else 0)
         better = np.isfinite(score) & (at > since[media])
         there = media[better]
-        since[there], found.score[there], found.chosen[there] = at[better], score[better], told[better]
+        since[there], found.score[there], found.chosen[there] = at[better], score[better], told[better][[*IDS]]
         found.tier[there] = ACTIVE if model == active else EARLIER
         for each in found.columns.values():
             each.utility[there] = each.score[there] = np.nan
         for name, each in columns.items():
-            whole = found.columns.setdefault(name, Column.none(len(slots)))
+            whole = found.columns.setdefault(name, Column.none(len(found.tier)))
             whole.utility[there], whole.score[there] = each.utility[better], each.score[better]
     return found
 

@@ -42,6 +42,31 @@ def slots_of(values: Sequence[bytes | None]) -> Slots:
     return slots
 
 
+def said(values: Sequence[bytes]) -> tuple[NDArray[np.intp], NDArray[np.intp], Slots]:
+    """All slots of score rows, one after the other: of which row each is, its place in it, and the slot.
+
+    They are of WIDE_SLOT if one is, and else of SLOT: most have no external utility, and there may be a million.
+    """
+    by_length: dict[int, list[int]] = {}
+    for row, value in enumerate(values):
+        by_length.setdefault(len(value), []).append(row)
+    wide = any(FORMS[length][0] is WIDE_SLOT for length in by_length)
+    rows, places, slots = [], [], []
+    for length, which in by_length.items():
+        form, count = FORMS[length]
+        found = np.frombuffer(b"".join(values[row] for row in which), form)
+        if wide and form is SLOT:
+            narrow, found = found, np.full(len(found), EMPTY)
+            for name in SLOT.names or ():
+                found[name] = narrow[name]
+        rows.append(np.repeat(np.array(which, np.intp), count))
+        places.append(np.tile(np.arange(count), len(which)))
+        slots.append(found)
+    if not slots:
+        return np.empty(0, np.intp), np.empty(0, np.intp), np.empty(0, SLOT)
+    return np.concatenate(rows), np.concatenate(places), np.concatenate(slots)
+
+
 def slot_values(slots: Slots) -> list[bytes | None]:
     """The values of score rows, the other way round: narrow where no external utility is; none without a slot."""
     wide = np.count_nonzero(np.isfinite(slots["external"]), axis=(1, 2)) > 0
