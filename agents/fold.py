@@ -139,12 +139,12 @@ def fold_grant(event: Granted, rows: Rows, heard: Heard) -> list[Change]:
     holder = number_of(event.request_id)
     changes: dict[bytes, bytes | None] = {}
     for pick, key, row in zip(event.media, keys, rows.get(keys), strict=True):
-        held = np.frombuffer(row or b"", GRANT)
+        held = np.frombuffer(changes.get(key, row) or b"", GRANT)
         uploaded_at, told = uploaded(event, pick), pick.uploaded_at is not None
         both = held["told"] & told
         later, earlier = both & (held["uploaded_at"] < uploaded_at), both & (held["uploaded_at"] > uploaded_at)
         if (later | ~earlier & ~live(held, reset, event.timestamp)).all():
-            changes.setdefault(key, np.array((heard.offset, uploaded_at, told, until, holder), GRANT).tobytes())
+            changes[key] = np.array((heard.offset, uploaded_at, told, until, holder), GRANT).tobytes()
     return [*changes.items()]
 
 

@@ -128,7 +128,7 @@ class MediaDeleted(Event, frozen=True, kw_only=True):
     """Media are gone; a video takes its frames along. `media`, or the fields of one."""
 
     dataset_storage_id: Id
-    media: list[Image | Video] | None = None
+    media: Annotated[list[Image | Video], Meta(max_length=ROWS)] | None = None
     media_type: Literal["image", "video"] = "image"
     media_id: Id | None = None
 

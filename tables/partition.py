@@ -84,6 +84,7 @@ class Entry:
     sent: "asyncio.Future[int] | None"
     done: "asyncio.Future[Applied]"
     told: Applied
+    visible: bool = True  # no, if its rows go because nobody can see them
 
 
 @dataclass
@@ -181,19 +182,21 @@ class Partition:
         sent: "asyncio.Future[int] | None",
         done: "asyncio.Future[Applied]",
         told: Applied,
+        *,
+        visible: bool = True,
     ) -> None:
         self._count += 1
         self.rows.fold(changes, self._count)
         self._folded |= marks
         weight = sum(len(key) + len(value or b"") for key, value in changes)
-        self._queue.append(Entry(self._count, marks, changes, weight, sent, done, told))
+        self._queue.append(Entry(self._count, marks, changes, weight, sent, done, told, visible))
         if not self.writing:
             self._writing = asyncio.create_task(self._write())
         if any(key.startswith(SWEEPS) for key, _ in changes):
             self.sweeper.start()
 
     async def tend(self, fold: Fold) -> bool:
-        """Change rows between events, as no event asks for; no is answered if the partition went.
+        """Take away rows that nobody can see, between events; no is answered if the partition went.
 
         Raises:
             Exception: they could not be written; the worker must end.
@@ -205,7 +208,7 @@ class Partition:
         changes = fold(self.rows)
         if changes:
             done: asyncio.Future[Applied] = asyncio.get_running_loop().create_future()
-            self._enter({}, changes, None, done, Applied.NOW)
+            self._enter({}, changes, None, done, Applied.NOW, visible=False)
             return await done is Applied.NOW
         return True
 
@@ -259,14 +262,23 @@ class Partition:
             return False
         self.store.write(changes, offset)
         self.written += 1
-        self.progress |= marks
         for each in group:
             self.rows.written(each.changes, each.number)
-            # An event is about one project; a row that tells what to sweep is of none.
-            project = next(filter(None, (project_of(key) for key, _ in each.changes)), None)
-            if project is not None and project in self.rankings:
-                self.rankings[project].update(each.changes)
+            self._tell(each)
+        self.progress |= marks
         return True
+
+    def _tell(self, entry: Entry) -> None:
+        """Tell the ranking of the project that an entry is about; a row that tells what to sweep is of none."""
+        project = next(filter(None, (project_of(key) for key, _ in entry.changes)), None)
+        if project is None or project not in self.rankings:
+            return
+        if entry.visible:
+            self.rankings[project].update(entry.changes)
+        else:
+            self.rankings[project].sweep(entry.changes)
+            if (prefix_of(project, Kind.PROJECT), None) in entry.changes and not self.building.locked():
+                del self.rankings[project]  # it is gone, and so is the project
 
     async def leave(self) -> bool:
         """Let go, once what is folded is written; or after a while, and Kafka will refuse what is still sent.

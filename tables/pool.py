@@ -63,8 +63,11 @@ class Pool:
         self._epoch = 0  # how often they were changed
         self._lent: set[tuple[Kind, bytes]] = set()  # rows that another thread reads
 
-    def update(self, rows: Iterable[Change]) -> None:
-        """Take rows; those of other projects, and kinds that no ranking needs, are passed over."""
+    def update(self, rows: Iterable[Change], *, visible: bool = True) -> None:
+        """Take rows; those of other projects, and kinds that no ranking needs, are passed over.
+
+        visible: no, if they go because nobody can see them.
+        """
         for key, value in rows:
             if not key.startswith(self._prefix):
                 continue
@@ -83,7 +86,7 @@ class Pool:
                 known[rest[by:]] = value[: UPLOAD_HEAD.size] if kind is Kind.UPLOAD else value
             # A score may name a frame that no stride implies.
             frame = kind is Kind.SCORE and (self._media is None or rest[by : by + HASH_BYTES] in self._videos)
-            if kind in (Kind.PROJECT, Kind.UPLOAD, Kind.REMOVAL) or frame:
+            if visible and (kind in (Kind.PROJECT, Kind.UPLOAD, Kind.REMOVAL) or frame):
                 self._media = self._times = None
                 self._epoch += 1
 

@@ -19,6 +19,7 @@ from tables.scores import ACTIVE, EARLIER, NEVER_SCORED, UNSCORED, Floats, Score
 
 Places = NDArray[np.intp]
 
+SKIPPED = 1000  # media of an old order that are looked at in vain: some milliseconds
 TIERS = {ACTIVE: "active_model", EARLIER: "earlier_model", UNSCORED: "not_scored"}
 
 
@@ -57,13 +58,28 @@ class Place:
     reasons: list[dict[str, Any]]
 
 
+@dataclass
+class Truth:
+    """What an order is true of.
+
+    version: how many changes were known.
+    until: how far each topic was applied before the next one; none if that has not come: it is true until now.
+    """
+
+    version: int
+    until: dict[str, int] | None = None
+
+
 @dataclass(frozen=True)
 class Made:
-    """An order, and what was known when it was made: how many changes, and how far each topic was applied."""
+    """An order, and what it is true of."""
 
     order: Order
-    version: int
-    as_of: dict[str, int]
+    truth: Truth
+
+    def due(self, now: int) -> bool:
+        """Whether it would be another one by now, without any change."""
+        return self.order.due is not None and self.order.due <= now
 
 
 class Ranking:
@@ -79,69 +95,104 @@ class Ranking:
         self._patience_ms = patience_ms
         self._as_of = as_of
         self._version = 0
-        self._made: dict[str | None, Made] = {}
-        self._making: asyncio.Task[None] | None = None
+        self._made: dict[str | None, Made] = {}  # those that are current
+        self._open: list[Truth] = []  # of orders that are current, or are made and will be
+        self._making: asyncio.Task[tuple[str | None, Made | None]] | None = None
 
     def update(self, rows: Iterable[Change]) -> None:
-        """Take rows, as a pool does."""
-        self.pool.update(rows)
+        """Take rows, as a pool does, before what they tell counts as applied."""
+        if self._open:
+            until = self._as_of()
+            for truth in self._open:
+                truth.until = until
+        self._open.clear()
+        self._made.clear()
         self._version += 1
+        self.pool.update(rows)
+
+    def sweep(self, rows: Iterable[Change]) -> None:
+        """Take rows that go because nobody can see them: they change no order."""
+        self.pool.update(rows, visible=False)
+
+    async def best(self, task_id: str | None, limit: int, now: int) -> tuple[list[Place], Made]:
+        """The best media to annotate, that nobody has, best first; with the order that they are from.
+
+        All is in it that is known when it is asked for.
+
+        task_id: of one task, or of the whole project if none is given. now: milliseconds since the epoch.
+
+        Raises:
+            UnknownProject, UnknownTask, BadQuery: as `Pool.task`.
+        """
+        while True:
+            made = await self.made(task_id, now)
+            places = self.top(made, limit, now)
+            if places is not None:
+                return places, made
 
     async def made(self, task_id: str | None, now: int) -> Made:
         """The order of a task, or of the whole project, with all in it that is known when it is asked for.
 
-        now: milliseconds since the epoch.
-
         Raises:
-            UnknownProject, UnknownTask, BadQuery: as `Pool.task`.
+            as `best`.
         """
         wanted = self._version
         while True:
             self.pool.check_task(task_id)
             made = self._made.get(task_id)
-            if made is not None and made.version >= wanted and (made.order.due is None or made.order.due > now):
+            if made is not None and not made.due(now):
                 return made
             if self._making is None or self._making.done():
                 self._making = asyncio.create_task(self._make(task_id, now))
-            await asyncio.shield(self._making)  # whoever asked first may go
+            of, made = await asyncio.shield(self._making)  # whoever asked first may go
+            if of == task_id and made is not None and made.truth.version >= wanted and not made.due(now):
+                return made
 
-    async def _make(self, task_id: str | None, now: int) -> None:
-        version, as_of, pool = self._version, self._as_of(), self.pool.lent()
+    async def _make(self, task_id: str | None, now: int) -> tuple[str | None, Made | None]:
+        """Make an order; there is none if project or task went since it was asked for."""
+        truth, pool = Truth(self._version), self.pool.lent()
+        self._open.append(truth)
         try:
             order = await asyncio.to_thread(order_of, pool, task_id, now, self._patience_ms)
         except (UnknownProject, UnknownTask, BadQuery):
-            return  # it went since it was asked for: who asked looks again
+            return task_id, None
         finally:
             self.pool.given_back(pool)
-        self._made[task_id] = Made(order, version, as_of)
+        made = Made(order, truth)
+        if self.current(made):
+            self._made[task_id] = made
+        return task_id, made
 
     def current(self, made: Made) -> bool:
         """Whether nothing was changed since an order was made."""
-        return made.version == self._version
+        return made.truth.version == self._version
 
     def as_of(self, made: Made) -> dict[str, int]:
         """How far each topic is applied in an order."""
-        return self._as_of() if self.current(made) else made.as_of
+        return self._as_of() if made.truth.until is None else made.truth.until
 
     def eligible(self, made: Made, medium: bytes, storage: int) -> bool:
         """Whether a medium of an order may be annotated still. storage: as `Pool.storage`."""
         return self.pool.eligible(medium, storage, *made.order.states)
 
-    def top(self, made: Made, limit: int, now: int) -> list[Place]:
-        """The best media to annotate now, that nobody has, best first.
+    def top(self, made: Made, limit: int, now: int) -> list[Place] | None:
+        """The best media of an order that may be annotated still; none at all if it is too old to tell.
 
-        now: milliseconds since the epoch.
+        It is when many of the best, or all, have been annotated, deleted or given away since.
 
         Raises:
             UnknownProject: it was deleted meanwhile.
         """
-        order, places = made.order, list[Place]()
-        storage = self.pool.storage
+        order, places, skipped = made.order, list[Place](), 0
+        storage, current = self.pool.storage, self.current(made)
         for place in order.best:
             if len(places) == limit:
                 break
             medium = bytes(order.media[place]).ljust(MEDIUM_BYTES, b"\0")
-            if not self.current(made) and not (self.eligible(made, medium, storage) and self.pool.free(medium, now)):
+            if not current and not (self.eligible(made, medium, storage) and self.pool.free(medium, now)):
+                skipped += 1
+                if skipped > SKIPPED:
+                    return None
                 continue
             places.append(
                 Place(
@@ -153,7 +204,7 @@ class Ranking:
                     reasons=[self._reason(task, scores, place) for task, scores in order.of_task.items()],
                 )
             )
-        return places
+        return None if skipped and not places else places
 
     def _reason(self, task: str, scores: Scores, place: int) -> dict[str, Any]:
         if scores.tier[place] == UNSCORED:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from streams.events import EXTERNAL, ActiveLearning, Reduce, Task, TaskLearning
 from tables.pool import Numbers, Pool
 from tables.rows import BatchRow, number_of
-from tables.slots import IDS, NOTHING_FOUND, SLOTS, Slots, pairs
+from tables.slots import IDS, NOTHING_FOUND, SLOT, SLOTS, Slots, pairs
 
 Floats = NDArray[np.float64]
 
@@ -146,6 +146,8 @@ def utilities(told: Slots, name: str, batches: Mapping[bytes, BatchRow]) -> Floa
         return np.asarray(told[name], dtype=np.float64)
     found = np.full(len(told), np.nan)
     wanted = number_of(name.removeprefix(EXTERNAL))
+    if told.dtype == SLOT:  # none of the rows has any
+        return found
     for key, batch in batches.items():
         if wanted in batch.names:
             of_batch = pairs(told) == pairs(np.frombuffer(key, BATCH))

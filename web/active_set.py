@@ -27,7 +27,7 @@ TRIES = 3  # with what is there; after a reset; after somebody else was first
 PATIENCE_S = 10.0  # of a request that marks, until our own agent has applied what it published
 
 NO_MEDIA = "no media: none were uploaded, or all were deleted"
-DONE = "nothing to annotate: every medium is annotated"
+DONE = "nothing to annotate: no medium is left without an annotation"
 LEASED = "every medium that is left is leased to somebody"
 SUGGESTED = "every medium that is left was suggested already; the next request that marks begins anew"
 
@@ -55,9 +55,8 @@ class ActiveSets:
         """
         partition = self._home(project)
         ranking = await partition.ranking(project)
-        made = await ranking.made(query.task_id, self.now())
+        places, made = await ranking.best(query.task_id, query.limit, self.now())
         partition.check()
-        places = ranking.top(made, query.limit, self.now())
         return self._answer(places, made, ranking, partition, ranking.as_of(made))
 
     async def suggested(self, project: str, query: Query, workspace: str) -> dict[str, Any]:
@@ -73,23 +72,16 @@ class ActiveSets:
         ranking.pool.check_workspace(workspace)
         try:
             async with asyncio.timeout(PATIENCE_S), self.locks.setdefault(project, asyncio.Lock()):
-                places, made = await self._granted(project, query, ranking, partition)
+                return await self._granted(project, query, ranking, partition)
         except TimeoutError as why:
             raise NotReady(f"what was chosen could not be marked within {PATIENCE_S:.0f} s") from why
-        return self._answer(places, made, ranking, partition, partition.as_of())
 
-    async def _granted(
-        self, project: str, query: Query, ranking: Ranking, partition: Partition
-    ) -> tuple[list[Place], Made]:
-        """The media that the log granted to this request, best first; none if there is nothing to annotate.
-
-        With them, the order that they were chosen from.
-        """
+    async def _granted(self, project: str, query: Query, ranking: Ranking, partition: Partition) -> dict[str, Any]:
+        """An answer with the media that the log granted to this request, best first; none if nothing is left."""
         pool = ranking.pool
-        tried = 0
-        while tried < TRIES:
-            made = await ranking.made(query.task_id, self.now())
-            places = ranking.top(made, query.limit, self.now())
+        for _ in range(TRIES):
+            places, made = await ranking.best(query.task_id, query.limit, self.now())
+            partition.check()
             about: dict[str, Any] = {
                 "workspace_id": pool.project.workspace_id,
                 "project_id": project,
@@ -108,27 +100,29 @@ class ActiveSets:
                     for each in places
                 ]
                 granted = Granted(**about, request_id=request_id, task_id=query.task_id, media=picks)
-                await self._applied(granted, partition)
-                storage = pool.storage
+                offset = await self._applied(granted, partition)
+                storage, holder, now = pool.storage, number_of(request_id), self.now()
                 ours = [
                     each
                     for each in places
-                    if pool.holder(each.medium) == number_of(request_id)
-                    and ranking.eligible(made, each.medium, storage)  # it may have been annotated meanwhile
+                    if pool.holder(each.medium) == holder
+                    # It may have been annotated or deleted meanwhile.
+                    and ranking.eligible(made, each.medium, storage)
+                    and not pool.free(each.medium, now)
                 ]
                 if ours:
-                    return ours, made
-            elif not ranking.current(made):
-                continue  # something came while it was looked at: perhaps something is left now
+                    as_of = {**ranking.as_of(made), EVENTS: offset}
+                    return self._answer(ours, made, ranking, partition, as_of)
             elif made.order.suggested:
                 await self._applied(Reset(**about, request_id=request_id), partition)
             else:
-                return [], made
-            tried += 1
+                return self._answer([], made, ranking, partition, ranking.as_of(made))
         raise NotReady("what was chosen went to others, and so did what was chosen then")
 
-    async def _applied(self, event: Event, partition: Partition) -> None:
+    async def _applied(self, event: Event, partition: Partition) -> int:
         """Publish an event and wait until our own agent has applied it: then it is true, and will stay so.
+
+        The answer is its offset.
 
         Raises:
             NotReady: Kafka did not take it, or the partition went before that.
@@ -142,6 +136,7 @@ class ActiveSets:
         except (KafkaError, OSError) as why:
             raise NotReady(f"Kafka did not take what was chosen: {why!r}") from why
         await partition.reached(EVENTS, offset)
+        return offset
 
     def _home(self, project: str) -> Partition:
         return self.state.owned(partition_of(project.encode(), self.settings.partitions))

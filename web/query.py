@@ -49,6 +49,6 @@ def query(parameters: Sequence[tuple[str, str]], *, strict: bool) -> Query:
 
 def whole(text: str) -> int:
     """The limit that a text asks for."""
-    if not re.fullmatch(r"[+-]?[0-9]{1,9}", text) or int(text) < 1:
+    if not re.fullmatch(r"[+-]?[0-9]{1,4000}", text) or int(text) < 1:
         raise BadQuery(f"limit must be 1..{LARGEST}, not {text[:100]!r}")
     return int(text)

@@ -87,4 +87,5 @@ def picks(*images: str) -> list[dict[str, Any]]:
 
 async def top(ranking: Ranking, task: str | None = "t", limit: int = 9999, now: int = NOW) -> list[Place]:
     """The best media of a ranking."""
-    return ranking.top(await ranking.made(task, now), limit, now)
+    places, _ = await ranking.best(task, limit, now)
+    return places

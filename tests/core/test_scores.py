@@ -352,3 +352,14 @@ async def test_ranks_are_exact_far_from_zero_and_for_small_and_large_numbers(spr
     pca = PCA(0.995, svd_solver="full").fit(seen / spread)
     error = ((unseen / spread - pca.inverse_transform(pca.transform(unseen / spread))) ** 2).sum(axis=1)
     assert np.abs(np.array(await scores(table, images)) * 100 - np.argsort(np.argsort(-error))).max() < 1.5
+
+
+async def test_an_external_utility_of_which_no_medium_has_any_gives_no_score() -> None:
+    table = Table()
+    await told(table, "m0", active_learning={"tasks": {"t": {"extractors": {"external:own": 1}}}})
+    own = {"utilities": {"own": [1.0]}, "last": False}
+    await table.hears("inference_artifacts", **chunk("model", "never uploaded", **own))
+
+    await table.hears("inference_artifacts", **chunk("model", "m0", chunk=1))
+
+    assert await scores(table, ["m0"]) == [NEVER_SCORED]
