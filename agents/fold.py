@@ -28,6 +28,7 @@ from streams.events import (
     Reset,
     Uploads,
 )
+from streams.media import Video
 from streams.record import Heard
 from tables.rows import (
     FOREVER,
@@ -98,10 +99,11 @@ def fold_uploads(event: Uploads, rows: Rows, _: Heard) -> list[Change]:
 def fold_deletion(event: MediaDeleted, rows: Rows, heard: Heard) -> list[Change]:
     """When each medium went."""
     removal, at = prefix_of(event.project_id, Kind.REMOVAL), pack_int(event.timestamp)
-    changes = latest({removal + whole_bytes(medium): at for medium in event.which()}, rows)
+    going = {removal + whole_bytes(medium): isinstance(medium, Video) for medium in event.which()}
+    changes = latest(dict.fromkeys(going, at), rows)
     if not changes:
         return []
-    swept = b"".join(key[len(removal) :] for key, _ in changes)
+    swept = b"".join(key[len(removal) :] + bytes([going[key]]) for key, _ in changes)
     last = latest({prefix_of(event.project_id, Kind.LAST_REMOVAL): at}, rows)
     return [*changes, *last, (sweep_of(event.project_id, heard.offset), swept)]
 

@@ -67,6 +67,18 @@ def decode(record: Record, topic: str) -> Event:
     return event
 
 
+class MediaInformation(msgspec.Struct, frozen=True):
+    """What clients read of a medium's form; the rest is kept as it is."""
+
+    display_url: str | None = None
+    height: float | None = None
+    width: float | None = None
+    duration: float | None = None
+    frame_count: float | None = None
+    frame_stride: float | None = None
+    frame_rate: float | None = None
+
+
 class UploadedMedium(msgspec.Struct, frozen=True):
     """What we read of an upload; the rest is kept as it is."""
 
@@ -75,7 +87,8 @@ class UploadedMedium(msgspec.Struct, frozen=True):
     frame_count: FrameCount | None = None
     frame_stride: FrameCount = 1
     name: str | None = None
-    media_information: dict[str, Any] | None = None
+    upload_time: str | None = None
+    media_information: MediaInformation | None = None
     thumbnail: str | None = None
 
 

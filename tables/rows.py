@@ -82,7 +82,7 @@ def progress_key(topic: str) -> bytes:
 def sweep_of(project: str, offset: int | None = None) -> bytes:
     """The key of a row that tells what is to be swept: a whole project, or media that a record said are deleted.
 
-    Of media, the value has the `whole_bytes` of each.
+    Of media, the value has nine bytes for each: `whole_bytes`, and whether it is a video.
     """
     return SWEEPS + prefix_of(project) + (b"" if offset is None else offset.to_bytes(8, "big"))
 

@@ -11,10 +11,11 @@ from collections.abc import Awaitable, Callable, Iterator
 from itertools import islice
 
 from tables.removals import GOING, trimmed
-from tables.rows import HASH_BYTES, SWEEPS, Change, Kind, Rows, prefix_of, project_of, sweep_of
+from tables.rows import HASH_BYTES, MEDIUM_BYTES, SWEEPS, Change, Kind, Rows, prefix_of, project_of, sweep_of
 
 SLICE = 1000  # rows that are looked at between two events: some milliseconds
 RANGE = 20  # rows' worth of time that it takes to begin to look somewhere else
+ENTRY = HASH_BYTES + 1  # bytes of a medium in the row that tells what is to be swept
 
 
 class Sweep:
@@ -29,20 +30,27 @@ class Sweep:
         self.key, self.value = key, value
         self.done = False
         self.project = project_of(key[len(SWEEPS) :])
-        if key == sweep_of(self.project):
-            self._ranges = deque(prefix_of(self.project, kind) for kind in GOING)
-        else:
-            self._ranges = deque(self._of_media(rows))
+        self._head = len(prefix_of(self.project))
+        self._keys: deque[bytes] = deque()
+        self._ranges: deque[bytes] = deque()
         self._after = b""
+        if key == sweep_of(self.project):
+            self._ranges += (prefix_of(self.project, kind) for kind in GOING)
+        else:
+            self._of_media(rows)
 
-    def _of_media(self, rows: Rows) -> Iterator[bytes]:
-        """What the keys of rows of the media begin with."""
-        project = self.project
-        heads = [prefix_of(project, Kind.UPLOAD), prefix_of(project, Kind.GRANT)]
-        heads += [head for kind in (Kind.STATE, Kind.SCORE) for head in self._tasks(prefix_of(project, kind), rows)]
-        for first in range(0, len(self.value), HASH_BYTES):
-            whole = self.value[first : first + HASH_BYTES]
-            yield from (head + whole for head in heads)
+    def _of_media(self, rows: Rows) -> None:
+        """Where rows of the media may be: of an image a key of each kind, of a video all that begins so."""
+        uploads, others = prefix_of(self.project, Kind.UPLOAD), [prefix_of(self.project, Kind.GRANT)]
+        for kind in (Kind.STATE, Kind.SCORE):
+            others += self._tasks(prefix_of(self.project, kind), rows)
+        for first in range(0, len(self.value), ENTRY):
+            whole, video = self.value[first : first + HASH_BYTES], self.value[first + HASH_BYTES]
+            self._keys.append(uploads + whole)
+            if video:
+                self._ranges += (head + whole for head in others)
+            else:
+                self._keys += (head + whole + bytes(MEDIUM_BYTES - HASH_BYTES) for head in others)
 
     @staticmethod
     def _tasks(prefix: bytes, rows: Rows) -> Iterator[bytes]:
@@ -56,27 +64,37 @@ class Sweep:
 
     def next(self, rows: Rows) -> list[Change]:
         """What goes in the next slice."""
-        changes: list[Change] = []
+        found: list[tuple[bytes, bytes]] = []
         room = SLICE
+        while self._keys and room > 0:
+            keys = [self._keys.popleft() for _ in range(min(room, len(self._keys)))]
+            found += ((key, value) for key, value in zip(keys, rows.get(keys), strict=True) if value is not None)
+            room -= len(keys)
         while self._ranges and room > 0:
-            prefix = self._ranges[0]
-            found = list(islice(rows.scan(prefix, self._after), room))
-            kind = Kind(prefix[len(prefix_of(self.project))])
-            if found:
-                left = trimmed(self.project, kind, found, rows)
-                changes += [(key, new) for (key, old), new in zip(found, left, strict=True) if new != old]
-            if len(found) < room:
+            part = list(islice(rows.scan(self._ranges[0], self._after), room))
+            if len(part) < room:
                 self._ranges.popleft()
                 self._after = b""
             else:
-                self._after = found[-1][0] + b"\0"
-            room -= len(found) + RANGE
-        if self._ranges:
+                self._after = part[-1][0] + b"\0"
+            found += part
+            room -= len(part) + RANGE
+        changes = [*self._trimmed(found, rows)]
+        if self._keys or self._ranges:
             return changes
         self.done = True
         # Told anew meanwhile, it is swept once more.
         again = rows.get([self.key]) != [self.value]
         return [*changes, *([] if again else [(self.key, None)])]
+
+    def _trimmed(self, found: list[tuple[bytes, bytes]], rows: Rows) -> Iterator[Change]:
+        """The rows that go, or become less."""
+        of_kind: dict[int, list[tuple[bytes, bytes]]] = {}
+        for key, value in found:
+            of_kind.setdefault(key[self._head], []).append((key, value))
+        for kind, each in of_kind.items():
+            left = trimmed(self.project, Kind(kind), each, rows)
+            yield from ((key, new) for (key, old), new in zip(each, left, strict=True) if new != old)
 
 
 class Sweeper:

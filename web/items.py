@@ -43,6 +43,8 @@ def item(places: Sequence[Place], upload: UploadRow, pool: Pool, tasks: Sequence
     """One image, or one video with the frames that were chosen."""
     told = orjson.loads(upload.told)
     best, video = places[0], upload.frame_count > 0
+    given = told.get("media_information") or {}
+    given = {name: value for name, value in given.items() if value is not None or name not in OF_A_VIDEO}
     shown = {
         **{name: value for name, value in told.items() if name not in OURS},
         "id": told["media_id"],
@@ -50,7 +52,7 @@ def item(places: Sequence[Place], upload: UploadRow, pool: Pool, tasks: Sequence
         "name": told.get("name") or told["media_id"],
         "type": told["media_type"],
         "upload_time": told.get("upload_time") or datetime.fromtimestamp(upload.at / 1000, UTC).isoformat(),
-        "media_information": {**(OF_A_VIDEO if video else OF_AN_IMAGE), **(told.get("media_information") or {})},
+        "media_information": {**(OF_A_VIDEO if video else OF_AN_IMAGE), **given},
         "thumbnail": told.get("thumbnail") or "",
         "annotation_state_per_task": [
             {"task_id": task.task_id, "state": pool.state(task.task_id, best.medium)} for task in tasks

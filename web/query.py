@@ -40,7 +40,7 @@ def query(parameters: Sequence[tuple[str, str]], *, strict: bool) -> Query:
         given.setdefault(name, text)
     limit = whole(given.get("limit", str(LIMIT)))
     if limit > LARGEST and strict:
-        raise BadQuery(f"limit must be 1..{LARGEST}, not {limit}")
+        raise BadQuery(f"limit must be 1..{LARGEST}, not {str(limit)[:100]}")
     task_id = given.get("task_id")
     if task_id == "":
         raise BadQuery("task_id must be the id of a task, not empty; without it the whole project is meant")

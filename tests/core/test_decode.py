@@ -610,3 +610,20 @@ def test_a_video_has_at_most_a_million_frames(stride: int, fits: bool) -> None:
     else:
         with pytest.raises(MalformedEvent, match=r"value.frame_count must make at most 1000000 frames"):
             decode(record, "media_uploads")
+
+
+@pytest.mark.parametrize(
+    ("form", "path"),
+    [
+        ({"media_information": {"height": "tall"}}, "$.media_information.height"),
+        ({"media_information": []}, "$.media_information"),
+        ({"upload_time": 5}, "$.upload_time"),
+        ({"thumbnail": 5}, "$.thumbnail"),
+    ],
+)
+def test_what_clients_read_of_an_upload_is_of_its_type(form: Told, path: str) -> None:
+    for event in (told("media_uploads", media=[{**IMAGE, **form}]), {**STORED, **IMAGE, **form}):
+        with pytest.raises(MalformedEvent) as why:
+            heard(encoded(event, JSON), "media_uploads", JSON)
+
+        assert path in str(why.value)

@@ -235,6 +235,17 @@ async def test_who_asked_first_keeps_a_medium_until_it_runs_out_or_a_reset() -> 
     assert after == {m1: after_, m2: after_}
 
 
+async def test_a_medium_that_is_named_twice_in_a_grant_is_granted_once_for_its_latest_upload() -> None:
+    for order in ((5, 9), (9, 5)):
+        table = Table()
+        media = [{**picks("m1")[0], "uploaded_at": at} for at in order]
+
+        await table.hears("active_set_events", change="granted", request_id="r", media=media)
+
+        [row] = table.kind(Kind.GRANT).values()
+        assert np.frombuffer(row, GRANT)["uploaded_at"] == 9
+
+
 numbers = st.integers(0, 3)
 many = st.lists(numbers)
 times = st.integers(NOW, NOW + 3)

@@ -306,3 +306,65 @@ async def test_a_task_that_goes_just_before_its_order_is_made_is_unknown(slow: G
 
     with pytest.raises(UnknownTask):
         await asking
+
+
+async def test_what_an_answer_is_true_of_never_goes_back(slow: Gate) -> None:
+    table, applied = await told("m1", tasks=({"task_id": "t"}, {"task_id": "t2"})), {"media_uploads": 20}
+    ranking = Ranking("p", PATIENCE_MS, lambda: dict(applied))
+    ranking.update(table.scan(prefix_of("p")))
+    slow.set()
+    of_task = await ranking.made("t", NOW)
+    slow.clear()
+    slow.begun = False
+    asking = asyncio.ensure_future(ranking.made("t2", NOW))
+    await slow.reached()
+
+    applied["media_uploads"] = 30  # of other projects
+    answered = ranking.as_of(of_task)
+    ranking.update([])  # an event of this one
+    applied["media_uploads"] = 31
+    slow.set()
+
+    assert answered == ranking.as_of(await asking) == {"media_uploads": 30}
+
+
+async def test_an_order_of_which_many_have_gone_is_made_again_and_not_walked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tables.ranking.SKIPPED", 2)
+    table = await told(*(f"m{n}" for n in range(10)))
+    ranking = ranking_of(table)
+    made = await ranking.made("t", NOW)
+
+    media = [{"media_type": "image", "media_id": f"m{n}"} for n in range(9)]
+    await table.hears("media_deletions", dataset_storage_id="s", media=media, timestamp=NOW + 1)
+    ranking.update(table.scan(prefix_of("p")))
+
+    assert ranking.top(made, 9, NOW) is None
+    assert [each.medium for each in await top(ranking)] == [medium_bytes(Image("m9"))]
+
+
+async def test_where_all_of_an_order_have_gone_it_is_made_again_before_that_is_said() -> None:
+    table = await told("m1")
+    ranking = ranking_of(table)
+    made = await ranking.made("t", NOW)
+
+    await table.hears("media_uploads", dataset_storage_id="s", media=[{"media_type": "image", "media_id": "m2"}])
+    await table.hears("annotation_updates", media_id="m1", states={"t": "annotated"})
+    ranking.update(table.scan(prefix_of("p")))
+
+    assert ranking.top(made, 9, NOW) is None
+    assert len(await top(ranking)) == 1
+
+
+async def test_rows_that_are_swept_change_no_order() -> None:
+    table = await told("m1", "m2")
+    gone: dict[str, Any] = {"dataset_storage_id": "s", "media_type": "image", "media_id": "m1"}
+    await table.hears("media_deletions", timestamp=NOW + 1, **gone)
+    ranking, before = ranking_of(table), dict(table)
+    made = await ranking.made("t", NOW)
+
+    table.sweep()
+    ranking.sweep((key, None) for key in before.keys() - table.keys())
+
+    assert ranking.current(made)
+    assert await ranking.made("t", NOW) is made
+    assert await top(ranking) == await top(ranking_of(table))

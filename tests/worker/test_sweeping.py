@@ -3,6 +3,7 @@ from collections.abc import Callable
 
 import pytest
 
+from streams.errors import UnknownProject
 from tables import sweep
 from tables.rows import SWEEPS, Kind, prefix_of
 from tests.worker.conftest import GENERATION, HOME, NOW, PROJECT, TASK, House, a_member
@@ -83,3 +84,24 @@ async def test_what_prevents_sweeping_is_told_to_the_watch(full: House, monkeypa
     await full.settle()
 
     assert isinstance(full.state.owned(HOME).failure, OSError)
+
+
+async def test_the_ranking_of_a_project_goes_with_its_rows(full: House) -> None:
+    await full.shown()
+    await full.says("project_deletions", timestamp=NOW + 1)
+
+    await full.settle()
+
+    assert full.state.owned(HOME).rankings == {}
+    with pytest.raises(UnknownProject):
+        await full.shown()
+
+
+async def test_an_empty_pool_is_answered_as_such_while_it_is_swept(full: House) -> None:
+    media = [{"media_type": "image", "media_id": each} for each in IMAGES]
+    await full.says("media_deletions", dataset_storage_id="s", media=media, timestamp=NOW + 1)
+
+    assert await full.suggested() == []
+    assert left(full) > 0
+    await full.settle()
+    assert left(full) == 0
