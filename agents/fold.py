@@ -43,6 +43,7 @@ from tables.rows import (
     Rows,
     UploadRow,
     hashed,
+    heads,
     live,
     medium_bytes,
     number_of,
@@ -260,9 +261,11 @@ def fold_batch(
     changes: list[Change] = [(task + batch, after.pack())]
     ended = after.complete and (event.last or not before.complete)
     if ended:
-        silent = heard.at - SILENT_MS
-        dead = {key[len(task) :] for key, value in rows.scan(task) if BatchRow.unpack(value).heard_at < silent}
         prefix = prefix_of(event.project_id, Kind.REFERENCE) + hashed(event.task_id)
+        others = [head[len(prefix) :] for head in heads(rows, prefix, len(batch))]
+        told_of = zip(others, rows.get([task + each for each in others]), strict=True)
+        silent = heard.at - SILENT_MS
+        dead = {each for each, row in told_of if row is None or BatchRow.unpack(row).heard_at < silent}
         gone = (key for each in sorted(dead | {batch}) for key, _ in rows.scan(prefix + each))
         changes += [(key, None) for key in islice(gone, SWEPT)]
     return after, ended, changes

@@ -18,9 +18,9 @@ def placed(new: Slots, slots: Slots, complete: NDArray[np.uint64]) -> Slots:
     """Score rows when a batch has come to its media: newest first, among equals what was told last.
 
     A batch has one slot: what it told last, and of what it told at the same time before, what it does not tell again.
-    A slot goes when a later batch of its model has one, and both are complete, or both are coming; one that is coming
-    when two others come after it; and each when there is no room behind newer ones. That nothing was found in a medium
-    gives way to what the batch said of it at the same time.
+    A slot goes when a later batch of its model has one, and both are complete; one that is coming when two others come
+    after it; and each when there is no room behind newer ones. That nothing was found in a medium gives way to what the
+    batch said of it at the same time.
 
     new: (rows,), slots: (rows, SLOTS), both of WIDE_SLOT. complete: the batches that are, as `pairs` has them.
     """
@@ -37,8 +37,8 @@ def placed(new: Slots, slots: Slots, complete: NDArray[np.uint64]) -> Slots:
     keep = every["at"] >= 0
     for place in range(1, every.shape[1]):
         newer, count = every[:, :place], keep[:, :place]
-        alike = done[:, :place] == done[:, place, None]
-        superseded = (count & alike & (newer["model"] == every["model"][:, place, None])).any(axis=1)
+        both = done[:, :place] & done[:, place, None]
+        superseded = (count & both & (newer["model"] == every["model"][:, place, None])).any(axis=1)
         crowded = ~done[:, place] & ((count & ~done[:, :place]).sum(axis=1) >= COMING)
         keep[:, place] &= ~superseded & ~crowded & (count.sum(axis=1) < SLOTS)
     every[~keep] = EMPTY

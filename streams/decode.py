@@ -85,7 +85,7 @@ class UploadedMedium(msgspec.Struct, frozen=True):
     media_type: Literal["image", "video"]
     media_id: Id
     frame_count: FrameCount | None = None
-    frame_stride: FrameCount = 1
+    frame_stride: FrameCount | None = None
     name: str | None = None
     upload_time: str | None = None
     media_information: MediaInformation | None = None
@@ -132,10 +132,11 @@ def upload(where: str, storage: str, given: dict[str, Any]) -> Upload:
         return Upload(Image(told.media_id), 0, 1, kept)
     if told.frame_count is None:
         raise MalformedEvent(f"{where}.frame_count must be there for a video")
-    frames = -(-told.frame_count // told.frame_stride)
+    stride = told.frame_stride or 1
+    frames = -(-told.frame_count // stride)
     if frames > FRAMES:
         raise MalformedEvent(f"{where}.frame_count must make at most {FRAMES} frames, not {frames}: raise frame_stride")
-    return Upload(Video(told.media_id), told.frame_count, told.frame_stride, kept)
+    return Upload(Video(told.media_id), told.frame_count, stride, kept)
 
 
 def media_type_of(headers: Headers) -> str:

@@ -149,7 +149,7 @@ class AnnotationUpdated(Event, frozen=True, kw_only=True):
     media_id: Id
     media_type: Literal["image", "video_frame"] = "image"
     frame_index: FrameIndex | None = None
-    states: dict[Id, State]
+    states: Annotated[dict[Id, State], Meta(max_length=100)]
     user_id: Id | None = None
 
     def __post_init__(self) -> None:

@@ -5,6 +5,7 @@ and from then on Kafka refuses what a former owner still sends.
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -22,6 +23,9 @@ SLICE = 5000  # rows that are read back between two steps of the event loop
 # Returns when Kafka takes this worker for a member of the group, as it is.
 Member = Callable[[], Awaitable[object]]
 
+log = logging.getLogger("activeset.state")
+
+AGAIN_S = 0.5  # until a Kafka that knows of no broker is asked again; the watch bounds how often
 BATCH_BYTES = 1024 * 1024  # a record batch; a row is at most that (agents/decide.py, ROW_BYTES)
 
 
@@ -32,9 +36,13 @@ class Writer:
         self.topic = topic
         self.partition = partition
         self.used_at = now_s()  # when it wrote last: Kafka forgets a writer that has written nothing for a week
-        self._producer = AIOKafkaProducer(
-            bootstrap_servers=broker,
-            transactional_id=f"{topic}-{partition}",
+        self._broker = broker
+        self._producer = self._new()
+
+    def _new(self) -> AIOKafkaProducer:
+        return AIOKafkaProducer(
+            bootstrap_servers=self._broker,
+            transactional_id=f"{self.topic}-{self.partition}",
             acks="all",
             max_batch_size=BATCH_BYTES,
             max_request_size=MESSAGE_BYTES,
@@ -47,7 +55,17 @@ class Writer:
         member: waited for first. Who was frozen since it was given the partition would shut out whoever has it by now.
         """
         await member()
-        await self._producer.start()
+        while True:
+            try:
+                await self._producer.start()
+            except AssertionError:
+                # aiokafka's, where a Kafka that has just come back tells of no broker yet.
+                log.warning("partition %d: Kafka tells of no broker yet", self.partition)
+                await self._producer.stop()
+                self._producer = self._new()
+                await asyncio.sleep(AGAIN_S)
+            else:
+                break
         self.used_at = now_s()
 
     async def stop(self) -> None:

@@ -7,7 +7,7 @@ while both wait for Kafka. If Kafka does not take them, the worker ends, and nob
 from collections.abc import Iterable, Iterator, Sequence
 from heapq import merge
 
-from tables.rows import Change
+from tables.rows import Change, range_of
 from tables.store import Store
 
 
@@ -17,19 +17,25 @@ class Pending:
     def __init__(self, store: Store) -> None:
         """Nothing waits yet."""
         self._store = store
-        self._waiting: dict[bytes, tuple[bytes | None, int]] = {}
+        # By project and kind: a scan passes over the rest.
+        self._waiting: dict[bytes, dict[bytes, tuple[bytes | None, int]]] = {}
 
     def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """The values of some keys; None where there is no row."""
         if not self._waiting:
             return self._store.get(keys)
-        elsewhere = [key for key in keys if key not in self._waiting]
+        waiting = [self._waiting.get(range_of(key), {}).get(key) for key in keys]
+        elsewhere = [key for key, row in zip(keys, waiting, strict=True) if row is None]
         here = dict(zip(elsewhere, self._store.get(elsewhere), strict=True))
-        return [self._waiting[key][0] if key in self._waiting else here[key] for key in keys]
+        return [here[key] if row is None else row[0] for key, row in zip(keys, waiting, strict=True)]
 
     def scan(self, prefix: bytes, after: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
-        """All rows whose keys start with a prefix, in order of their keys, from a key on."""
-        waiting = {key: value for key, (value, _) in self._waiting.items() if key.startswith(prefix) and key >= after}
+        """All rows whose keys start with a prefix, in order of their keys, from a key on.
+
+        prefix: at least a project and a kind.
+        """
+        there = self._waiting.get(range_of(prefix), {})
+        waiting = {key: value for key, (value, _) in there.items() if key.startswith(prefix) and key >= after}
         new = [(key, value) for key, value in sorted(waiting.items()) if value is not None]
         return merge(new, (row for row in self._store.scan(prefix, after) if row[0] not in waiting))
 
@@ -39,10 +45,13 @@ class Pending:
         event: a number that rises from one to the next.
         """
         for key, value in changes:
-            self._waiting[key] = (value, event)
+            self._waiting.setdefault(range_of(key), {})[key] = (value, event)
 
     def written(self, changes: Iterable[Change], event: int) -> None:
         """Let go of what an event changed, now that the store has it, unless a later one changed it again."""
         for key, _ in changes:
-            if key in self._waiting and self._waiting[key][1] <= event:
-                del self._waiting[key]
+            there = self._waiting.get(range_of(key), {})
+            if key in there and there[key][1] <= event:
+                del there[key]
+                if not there:
+                    del self._waiting[range_of(key)]

@@ -223,7 +223,14 @@ class Pool:
             or frame > max(0, upload.frame_count - 1)
         ):
             return False
+        if frame % upload.frame_stride and not self._named(medium, removed):
+            return False
         return all(STATES.index(self.state(task, medium)) in allowed for task in tasks)
+
+    def _named(self, medium: bytes, removed: int) -> bool:
+        """Whether a score of later than a time names a medium."""
+        of_tasks = [known.get(medium) for (kind, _), known in self._rows.items() if kind is Kind.SCORE]
+        return any(row is not None and newest(row) > removed for row in of_tasks)
 
     def free(self, medium: bytes, now: int) -> bool:
         """Whether nobody has a medium. now: milliseconds since the epoch."""

@@ -5,7 +5,7 @@ go on meanwhile. What they changed since is looked at again in what is answered.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streams.errors import BadQuery, UnknownProject, UnknownTask
+from streams.events import ProjectUpdated
 from tables.pool import Media, Pool
 from tables.rows import FOREVER, MEDIUM_BYTES, STATES, Change
 from tables.scores import ACTIVE, EARLIER, NEVER_SCORED, UNSCORED, Floats, Scores, reduced, scores
 
 Places = NDArray[np.intp]
 
-SKIPPED = 1000  # media of an old order that are looked at in vain: some milliseconds
+SKIPPED = 200  # media of an old order that are looked at in vain: some milliseconds
 TIERS = {ACTIVE: "active_model", EARLIER: "earlier_model", UNSCORED: "not_scored"}
 
 
@@ -28,7 +29,7 @@ class Order:
     """The media of a task, or of the whole project, that may be annotated: their places in the pool, best first.
 
     best: those that nobody has. taken: those that somebody has; suggested: whether a reset would free some of them.
-    of_task: the scores, by task. states: the tasks that were looked at, and in which states a medium may be there.
+    of_task: the scores, by task.
     due: when it changes without an event (milliseconds since the epoch); none if it does not.
     """
 
@@ -39,7 +40,6 @@ class Order:
     tier: NDArray[np.uint8]
     score: Floats
     of_task: dict[str, Scores]
-    states: tuple[Sequence[str], Sequence[int]]
     due: int | None
 
 
@@ -74,6 +74,7 @@ class Truth:
 class Made:
     """An order, and what it is true of."""
 
+    task_id: str | None
     order: Order
     truth: Truth
 
@@ -158,7 +159,7 @@ class Ranking:
             return task_id, None
         finally:
             self.pool.given_back(pool)
-        made = Made(order, truth)
+        made = Made(task_id, order, truth)
         if self.current(made):
             self._made[task_id] = made
         return task_id, made
@@ -171,9 +172,15 @@ class Ranking:
         """How far each topic is applied in an order."""
         return self._as_of() if made.truth.until is None else made.truth.until
 
-    def eligible(self, made: Made, medium: bytes, storage: int) -> bool:
-        """Whether a medium of an order may be annotated still. storage: as `Pool.storage`."""
-        return self.pool.eligible(medium, storage, *made.order.states)
+    def eligible(self, made: Made) -> Callable[[bytes], bool]:
+        """Whether a medium may be annotated now, whatever the project was when an order was made.
+
+        Raises:
+            as `best`.
+        """
+        self.pool.check_task(made.task_id)
+        storage, (tasks, allowed) = self.pool.storage, rule(self.pool.project, made.task_id)
+        return lambda medium: self.pool.eligible(medium, storage, tasks, allowed)
 
     def top(self, made: Made, limit: int, now: int) -> list[Place] | None:
         """The best media of an order that may be annotated still; none at all if it is too old to tell.
@@ -181,15 +188,15 @@ class Ranking:
         It is when many of the best, or all, have been annotated, deleted or given away since.
 
         Raises:
-            UnknownProject: it was deleted meanwhile.
+            as `best`: project or task went meanwhile.
         """
         order, places, skipped = made.order, list[Place](), 0
-        storage, current = self.pool.storage, self.current(made)
+        eligible, current = self.eligible(made), self.current(made)
         for place in order.best:
             if len(places) == limit:
                 break
             medium = bytes(order.media[place]).ljust(MEDIUM_BYTES, b"\0")
-            if not current and not (self.eligible(made, medium, storage) and self.pool.free(medium, now)):
+            if not current and not (eligible(medium) and self.pool.free(medium, now)):
                 skipped += 1
                 if skipped > SKIPPED:
                     return None
@@ -224,6 +231,18 @@ class Ranking:
         }
 
 
+def rule(project: ProjectUpdated, task_id: str | None) -> tuple[list[str], list[int]]:
+    """In which tasks a medium must be in one of which states (their places in STATES) to be annotated.
+
+    A later task of a chain works on what an earlier one found, which counts as partly annotated.
+    """
+    if task_id is None:
+        return [task.task_id for task in project.tasks], [STATES.index("none")]
+    first = next(task.task_id for task in project.tasks if task.trainable)
+    allowed = ("none",) if task_id == first else ("none", "partially_annotated")
+    return [task_id], [STATES.index(each) for each in allowed]
+
+
 def order_of(pool: Pool, task_id: str | None, now: int, patience_ms: int) -> Order:
     """The order of a task, or of the project: by the worst tier in which a medium is scored, by score, by a fixed hash.
 
@@ -234,8 +253,7 @@ def order_of(pool: Pool, task_id: str | None, now: int, patience_ms: int) -> Ord
     """
     pool.check_task(task_id)
     project, media = pool.project, pool.media()
-    trainable = [task for task in project.tasks if task.trainable]
-    asked = [task for task in trainable if task_id in (None, task.task_id)]
+    asked = [task for task in project.tasks if task.trainable and task_id in (None, task.task_id)]
     of_task = {task.task_id: scores(pool, task, project.active_learning, now, patience_ms) for task in asked}
     shape = (len(of_task), len(media))
     tiers = np.array([each.tier for each in of_task.values()], dtype=np.uint8).reshape(shape)
@@ -244,10 +262,7 @@ def order_of(pool: Pool, task_id: str | None, now: int, patience_ms: int) -> Ord
     tier = np.where(scored.any(axis=0), np.where(scored, tiers, 0).max(axis=0, initial=0), UNSCORED).astype(np.uint8)
     score = reduced(np.where(scored, told, np.nan), project.active_learning.inter_task_reduce)
     score = np.where(scored.any(axis=0), score, NEVER_SCORED)
-    # A later task of a chain works on what an earlier one found, which counts as partly annotated.
-    later = task_id is not None and asked[0] is not trainable[0]
-    allowed = [STATES.index(each) for each in (("none", "partially_annotated") if later else ("none",))]
-    tasks = [task.task_id for task in (project.tasks if task_id is None else asked)]
+    tasks, allowed = rule(project, task_id)
     eligible = np.ones(len(media), dtype=bool)
     for task in tasks:
         eligible &= np.isin(pool.states(task), allowed)
@@ -265,6 +280,5 @@ def order_of(pool: Pool, task_id: str | None, now: int, patience_ms: int) -> Ord
         tier=tier,
         score=score,
         of_task=of_task,
-        states=(tasks, allowed),
         due=min(due, default=None),
     )

@@ -6,7 +6,7 @@ chance of 1 in 37 million.
 """
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
 from hashlib import blake2b
 from typing import NamedTuple, Protocol, Self
@@ -22,6 +22,7 @@ Grants = NDArray[np.void]
 
 HASH_BYTES = 8
 MEDIUM_BYTES = 12
+BEHIND = 64  # more bytes than follow a head in any key (`heads`)
 
 
 class Kind(IntEnum):
@@ -65,6 +66,11 @@ def prefix_of(project: str, kind: Kind | None = None) -> bytes:
     return len(name).to_bytes(2, "big") + name + (b"" if kind is None else bytes([kind]))
 
 
+def range_of(key: bytes) -> bytes:
+    """Project and kind of a key, as it begins with them."""
+    return key[: 3 + int.from_bytes(key[:2], "big")]
+
+
 def project_of(key: bytes) -> str:
     """The project that a key belongs to.
 
@@ -77,6 +83,15 @@ def project_of(key: bytes) -> str:
 def progress_key(topic: str) -> bytes:
     """The key of a source topic's progress row, which belongs to no project."""
     return prefix_of("", Kind.PROGRESS) + topic.encode()
+
+
+def heads(rows: Rows, prefix: bytes, more: int) -> Iterator[bytes]:
+    """What keys begin with, prefix and so many bytes more: each once, by a look at the first of its rows."""
+    after = prefix
+    while found := next(iter(rows.scan(prefix, after)), None):
+        head = found[0][: len(prefix) + more]
+        yield head
+        after = head + b"\xff" * BEHIND
 
 
 def sweep_of(project: str, offset: int | None = None) -> bytes:

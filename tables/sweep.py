@@ -6,16 +6,18 @@ and goes with the last slice: whoever takes the partition over meanwhile begins 
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
-from itertools import islice
+from itertools import chain, islice
 
 from tables.removals import GOING, trimmed
-from tables.rows import HASH_BYTES, MEDIUM_BYTES, SWEEPS, Change, Kind, Rows, prefix_of, project_of, sweep_of
+from tables.rows import HASH_BYTES, MEDIUM_BYTES, SWEEPS, Change, Kind, Rows, heads, prefix_of, project_of, sweep_of
 
 SLICE = 1000  # rows that are looked at between two events: some milliseconds
 RANGE = 20  # rows' worth of time that it takes to begin to look somewhere else
+KEYS = 250  # that are asked for at once
 ENTRY = HASH_BYTES + 1  # bytes of a medium in the row that tells what is to be swept
+
+Step = list[bytes] | bytes  # keys, or what keys begin with
 
 
 class Sweep:
@@ -31,61 +33,50 @@ class Sweep:
         self.done = False
         self.project = project_of(key[len(SWEEPS) :])
         self._head = len(prefix_of(self.project))
-        self._keys: deque[bytes] = deque()
-        self._ranges: deque[bytes] = deque()
+        whole = key == sweep_of(self.project)
+        self._steps = self._of_project() if whole else self._of_media(rows)
+        self._range: bytes | None = None
         self._after = b""
-        if key == sweep_of(self.project):
-            self._ranges += (prefix_of(self.project, kind) for kind in GOING)
-        else:
-            self._of_media(rows)
 
-    def _of_media(self, rows: Rows) -> None:
+    def _of_project(self) -> Iterator[Step]:
+        """What keys of rows of the project begin with."""
+        yield from (prefix_of(self.project, kind) for kind in GOING)
+
+    def _of_media(self, rows: Rows) -> Iterator[Step]:
         """Where rows of the media may be: of an image a key of each kind, of a video all that begins so."""
-        uploads, others = prefix_of(self.project, Kind.UPLOAD), [prefix_of(self.project, Kind.GRANT)]
-        for kind in (Kind.STATE, Kind.SCORE):
-            others += self._tasks(prefix_of(self.project, kind), rows)
-        for first in range(0, len(self.value), ENTRY):
-            whole, video = self.value[first : first + HASH_BYTES], self.value[first + HASH_BYTES]
-            self._keys.append(uploads + whole)
-            if video:
-                self._ranges += (head + whole for head in others)
-            else:
-                self._keys += (head + whole + bytes(MEDIUM_BYTES - HASH_BYTES) for head in others)
-
-    @staticmethod
-    def _tasks(prefix: bytes, rows: Rows) -> Iterator[bytes]:
-        """What the keys of each task begin with, among rows of a kind."""
-        after = prefix
-        while found := next(iter(rows.scan(prefix, after)), None):
-            head = found[0][: len(prefix) + HASH_BYTES]
-            yield head
-            # Behind the task's last medium, whose twelve bytes are no more than these.
-            after = head + b"\xff" * 16
+        told = [self.value[first : first + ENTRY] for first in range(0, len(self.value), ENTRY)]
+        wholes = [each[:HASH_BYTES] for each in told]
+        images = [each[:HASH_BYTES] + bytes(MEDIUM_BYTES - HASH_BYTES) for each in told if not each[HASH_BYTES]]
+        videos = [each[:HASH_BYTES] for each in told if each[HASH_BYTES]]
+        yield from grouped(prefix_of(self.project, Kind.UPLOAD), wholes)
+        tasks = (heads(rows, prefix_of(self.project, kind), HASH_BYTES) for kind in (Kind.STATE, Kind.SCORE))
+        for head in chain([prefix_of(self.project, Kind.GRANT)], *tasks):
+            yield from grouped(head, images)
+            yield from (head + each for each in videos)
 
     def next(self, rows: Rows) -> list[Change]:
         """What goes in the next slice."""
         found: list[tuple[bytes, bytes]] = []
         room = SLICE
-        while self._keys and room > 0:
-            keys = [self._keys.popleft() for _ in range(min(room, len(self._keys)))]
-            found += ((key, value) for key, value in zip(keys, rows.get(keys), strict=True) if value is not None)
-            room -= len(keys)
-        while self._ranges and room > 0:
-            part = list(islice(rows.scan(self._ranges[0], self._after), room))
-            if len(part) < room:
-                self._ranges.popleft()
-                self._after = b""
-            else:
-                self._after = part[-1][0] + b"\0"
+        while room > 0:
+            step = self._range or next(self._steps, None)
+            if step is None:
+                self.done = True
+                break
+            if isinstance(step, list):
+                found += ((key, value) for key, value in zip(step, rows.get(step), strict=True) if value is not None)
+                room -= len(step)
+                continue
+            part = list(islice(rows.scan(step, self._after), room))
+            whole = len(part) < room
+            self._range, self._after = (None, b"") if whole else (step, part[-1][0] + b"\0")
             found += part
             room -= len(part) + RANGE
         changes = [*self._trimmed(found, rows)]
-        if self._keys or self._ranges:
-            return changes
-        self.done = True
         # Told anew meanwhile, it is swept once more.
-        again = rows.get([self.key]) != [self.value]
-        return [*changes, *([] if again else [(self.key, None)])]
+        if self.done and rows.get([self.key]) == [self.value]:
+            changes.append((self.key, None))
+        return changes
 
     def _trimmed(self, found: list[tuple[bytes, bytes]], rows: Rows) -> Iterator[Change]:
         """The rows that go, or become less."""
@@ -95,6 +86,12 @@ class Sweep:
         for kind, each in of_kind.items():
             left = trimmed(self.project, Kind(kind), each, rows)
             yield from ((key, new) for (key, old), new in zip(each, left, strict=True) if new != old)
+
+
+def grouped(head: bytes, rest: list[bytes]) -> Iterator[list[bytes]]:
+    """Keys, some at a time."""
+    for first in range(0, len(rest), KEYS):
+        yield [head + each for each in rest[first : first + KEYS]]
 
 
 class Sweeper:

@@ -24,6 +24,7 @@ from web.query import Query
 
 EVENTS = "active_set_events"
 TRIES = 3  # with what is there; after a reset; after somebody else was first
+LOOKS = 2  # more, at what there is, before suggestions begin anew while something changes
 PATIENCE_S = 10.0  # of a request that marks, until our own agent has applied what it published
 
 NO_MEDIA = "no media: none were uploaded, or all were deleted"
@@ -78,8 +79,8 @@ class ActiveSets:
 
     async def _granted(self, project: str, query: Query, ranking: Ranking, partition: Partition) -> dict[str, Any]:
         """An answer with the media that the log granted to this request, best first; none if nothing is left."""
-        pool = ranking.pool
-        for _ in range(TRIES):
+        pool, looks = ranking.pool, LOOKS
+        for _ in range(TRIES + LOOKS):
             places, made = await ranking.best(query.task_id, query.limit, self.now())
             partition.check()
             about: dict[str, Any] = {
@@ -101,18 +102,20 @@ class ActiveSets:
                 ]
                 granted = Granted(**about, request_id=request_id, task_id=query.task_id, media=picks)
                 offset = await self._applied(granted, partition)
-                storage, holder, now = pool.storage, number_of(request_id), self.now()
+                eligible, holder, now = ranking.eligible(made), number_of(request_id), self.now()
                 ours = [
                     each
                     for each in places
                     if pool.holder(each.medium) == holder
                     # It may have been annotated or deleted meanwhile.
-                    and ranking.eligible(made, each.medium, storage)
+                    and eligible(each.medium)
                     and not pool.free(each.medium, now)
                 ]
                 if ours:
                     as_of = {**ranking.as_of(made), EVENTS: offset}
                     return self._answer(ours, made, ranking, partition, as_of)
+            elif made.order.suggested and looks and not ranking.current(made):
+                looks -= 1  # perhaps something is left now
             elif made.order.suggested:
                 await self._applied(Reset(**about, request_id=request_id), partition)
             else:

@@ -36,7 +36,7 @@ def image(n: int) -> dict[str, Any]:
         ("a1+ b2+ c3+ d4+ e5+", "b2 c3 d4 e5"),  # the oldest goes
         ("a1+ a2-", "a1 a2"),  # the former scores stand
         ("a1+ a2+ b3- c4-", "a2 b3 c4"),  # what was superseded goes
-        ("a1+ b2+ b3- b4-", "a1 b2 b4"),  # one that was begun once more, too
+        ("a1+ b2+ b3- b4- b5-", "a1 b2 b4 b5"),  # it was begun once more, and again
         ("a1+ b2+ c3- d4-", "a1 b2 c3 d4"),
         ("a1+ b2- c3- d4-", "a1 c3 d4"),  # of three that come, the first goes
         ("a1+ b2- c3+ d4+ e5+", "b2 c3 d4 e5"),

@@ -368,3 +368,31 @@ async def test_rows_that_are_swept_change_no_order() -> None:
     assert ranking.current(made)
     assert await ranking.made("t", NOW) is made
     assert await top(ranking) == await top(ranking_of(table))
+
+
+async def test_a_task_that_is_new_counts_for_what_is_answered_from_an_older_order() -> None:
+    table = await told("m1", "m2")
+    ranking = ranking_of(table)
+    made = await ranking.made(None, NOW)
+
+    both = [{"task_id": "t"}, {"task_id": "t2"}]
+    await table.hears("project_updates", dataset_storage_id="s", tasks=both)
+    await table.hears("annotation_updates", media_id="m1", states={"t2": "annotated"})
+    ranking.update(table.scan(prefix_of("p")))
+
+    assert [each.medium for each in ranking.top(made, 9, NOW) or []] == [medium_bytes(Image("m2"))]
+
+
+async def test_a_frame_that_a_newer_stride_leaves_out_is_not_answered_from_an_older_order() -> None:
+    table = await told()
+    video = {"media_type": "video", "media_id": "v", "frame_count": 100, "frame_stride": 1}
+    await table.hears("media_uploads", dataset_storage_id="s", media=[video])
+    ranking = ranking_of(table)
+    made = await ranking.made("t", NOW)
+
+    again = [{**video, "frame_stride": 50}]
+    await table.hears("media_uploads", dataset_storage_id="s", media=again, timestamp=NOW + 1)
+    ranking.update(table.scan(prefix_of("p")))
+
+    frames = [int.from_bytes(each.medium[8:], "big") for each in ranking.top(made, 100, NOW) or []]
+    assert sorted(frames) == [0, 50]

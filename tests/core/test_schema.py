@@ -247,7 +247,7 @@ def test_an_event_with_anything_in_one_place_is_valid_if_and_only_if_it_is_still
         ("media_uploads", {"media": ABSENT, **VIDEO, "frame_count": ABSENT}, False),
         ("media_uploads", {"media": ABSENT, **VIDEO, "frame_count": None}, False),
         ("media_uploads", {"media": ABSENT, **VIDEO, "frame_stride": ABSENT}, True),
-        ("media_uploads", {"media": [{**VIDEO, "frame_stride": None}]}, False),
+        ("media_uploads", {"media": [{**VIDEO, "frame_stride": None}]}, True),
         ("media_uploads", {"media": [{**IMAGE, "frame_count": None}]}, True),
         ("media_uploads", {"media_type": 7, "frame_count": "many"}, True),
         ("media_deletions", {"media_id": "m"}, False),

@@ -1,5 +1,6 @@
 import asyncio
 import json
+from typing import Any
 
 import pytest
 from aiokafka.errors import KafkaTimeoutError
@@ -7,6 +8,8 @@ from aiokafka.errors import KafkaTimeoutError
 from agents.curate import Outcome
 from streams.errors import BadQuery, NotReady, UnknownProject, UnknownTask
 from streams.record import Record
+from tables.ranking import Ranking
+from tables.rows import Kind, prefix_of
 from tables.state import State
 from tests.worker.conftest import GENERATION, HOME, NOW, PROJECT, TASK, WORKSPACE, Disk, House, a_member, no_ends
 from web.query import Query
@@ -446,3 +449,36 @@ async def test_another_worker_answers_the_same_from_the_changelog_alone(house: H
     await state.take(range(8), GENERATION + 1, a_member)
 
     assert await House(house.settings, state, house.changelog, other).sets.shown(PROJECT, EVERY) == before
+
+
+async def test_suggestions_do_not_begin_anew_where_something_came_while_it_was_looked_at(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await house.tells("m1", "m2")
+    await house.suggested()
+    asking = asyncio.ensure_future(house.suggested())
+    made, came = Ranking._make, False
+
+    async def meanwhile(ranking: Ranking, task_id: str | None, now: int) -> Any:
+        nonlocal came
+        answer = await made(ranking, task_id, now)
+        if not came:
+            came = True
+            third = [{"media_type": "image", "media_id": "m3"}]
+            await house.says("media_uploads", dataset_storage_id="s", media=third)
+        return answer
+
+    monkeypatch.setattr(Ranking, "_make", meanwhile)
+
+    assert await asking == ["m3"]
+
+
+async def test_a_few_events_that_name_many_tasks_and_media_are_swept_in_slices(house: House) -> None:
+    states = {f"task-{n}": "annotated" for n in range(100)}
+    await house.says("annotation_updates", media_id="m1", states=states)
+    media = [{"media_type": "image", "media_id": f"m{n}"} for n in range(2000)]
+
+    await house.says("media_deletions", dataset_storage_id="s", media=media, timestamp=NOW + 1)
+    await house.settle()
+
+    assert not [*house.state.owned(HOME).store.scan(prefix_of(PROJECT, Kind.STATE))]
