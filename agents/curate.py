@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import faust
@@ -63,10 +63,10 @@ class Curator:
     in_hand: dict[str, Message] = field(default_factory=dict)
     heard: Counter[str] = field(default_factory=Counter)
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
-    _decider: Decider = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_decider", Decider(self.count))
+    @cached_property
+    def _decider(self) -> Decider:
+        return Decider(self.count)
 
     def declare(self, app: faust.App) -> None:
         """Put an agent on every source topic."""

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from streams.tensors import Array
 
@@ -53,9 +52,8 @@ class Subspace:
             raise ValueError("seen features must differ from each other")
         mean = away.mean(axis=0)
         _, singular, components = np.linalg.svd(away - mean, full_matrices=False)
-        variance = (
-            singular / singular[0]
-        ) ** 2  # of which the largest is neither too large nor too small to be squared
+        # By the largest, which may itself be too large or too small to be squared.
+        variance = (singular / singular[0]) ** 2
         explained = np.cumsum(variance / variance.sum())
         return cls(first + mean, components[: int(np.searchsorted(explained, EXPLAINED, side="right")) + 1])
 
@@ -73,7 +71,7 @@ class Seen:
     """Features of media that the model was trained on, (rows, D), and the label of each; their PCAs are made once."""
 
     features: Array
-    labels: Sequence[str | int | None] | NDArray[np.uint64]
+    labels: Sequence[str | int | None]
     _found: dict[object, Subspace | ValueError] = field(default_factory=dict)
 
     def subspace(self) -> Subspace:

@@ -249,9 +249,8 @@ def fold_batch(
     """
     task, batch = prefix_of(event.project_id, Kind.BATCH) + hashed(event.task_id), batch_bytes(event)
     [told] = rows.get([task + batch])
-    before = BatchRow(event.timestamp, heard.at) if told is None else BatchRow.unpack(told)
+    before = BatchRow(heard.at) if told is None else BatchRow.unpack(told)
     after = before.with_chunk(
-        event.timestamp,
         heard.at,
         event.chunk,
         last=event.last,

@@ -34,29 +34,24 @@ def score(columns: Columns, seen: Seen | None, *, multi_label: bool) -> Scored:
 
     seen: features of media that the model was trained on, if there are any.
     """
-    failed = 0
-
-    def by_label(features: Array, seen: Seen) -> Array:
-        nonlocal failed
-        found, without = fre(features, [None if each is None else number_of(each) for each in columns.labels], seen)
-        failed += without
-        return found
-
-    extractors: dict[str, Callable[[], Array]] = {}
+    # Each gives its utilities, and how often it could not answer.
+    extractors: dict[str, Callable[[], tuple[Array, int]]] = {}
     if columns.probabilities is not None:
         probabilities = columns.probabilities
-        extractors["margin"] = lambda: margin(probabilities, multi_label=multi_label)
+        extractors["margin"] = lambda: (margin(probabilities, multi_label=multi_label), 0)
     if columns.features is not None and seen is not None and seen.features.shape[1:] == columns.features.shape[1:]:
-        features = columns.features
+        features, predicted = columns.features, [each if each is None else number_of(each) for each in columns.labels]
         if any(seen.labels):  # as hashes, 0 for none: where none is known, no predicted one is like any
-            extractors["fre"] = lambda: by_label(features, seen)
-        extractors["fre_class_agnostic"] = lambda: fre_class_agnostic(features, seen)
+            extractors["fre"] = lambda: fre(features, predicted, seen)
+        extractors["fre_class_agnostic"] = lambda: (fre_class_agnostic(features, seen), 0)
     found: dict[str, Array] = {}
+    failed = 0
     for name, extractor in extractors.items():
         try:
-            found[name] = extractor()
+            found[name], without = extractor()
         except (ValueError, np.linalg.LinAlgError, FloatingPointError, MemoryError):
-            failed += 1
+            without = 1
+        failed += without
 
     places = {medium: place for place, medium in enumerate(dict.fromkeys(columns.media))}
     of_row = np.array([places[medium] for medium in columns.media], dtype=np.intp)

@@ -103,7 +103,7 @@ class Producer:
 
     def delete(self, media: Sequence[str | Image | Video]) -> Receipt:
         """Media are gone: ids of images, or images and videos; a video takes its frames along."""
-        told = [msgspec.to_builtins(Image(str(each)) if isinstance(each, str) else each) for each in media]
+        told = [Image(str(each)) if isinstance(each, str) else each for each in listed("media", media)]
         return self.publish("media_deletions", *({**self._storage, "media": part} for part in packed(told)))
 
     def annotate(self, media: Sequence[str | Medium], states: Mapping[str, str], user_id: str | None = None) -> Receipt:

@@ -170,10 +170,8 @@ class Partition:
 
         Not a new writer instead: who wakes with one would shut out whoever has the partition by then.
         """
-        if not self.closed and self._failed is None:
-            done: asyncio.Future[Applied] = asyncio.get_running_loop().create_future()
-            self._enter({KEPT: 0}, [], None, done, Applied.NOW)
-            await done
+        if not self._over():
+            await self._alone({KEPT: 0}, [])
 
     def _enter(
         self,
@@ -206,11 +204,13 @@ class Partition:
         if self._over():
             return False
         changes = fold(self.rows)
-        if changes:
-            done: asyncio.Future[Applied] = asyncio.get_running_loop().create_future()
-            self._enter({}, changes, None, done, Applied.NOW, visible=False)
-            return await done is Applied.NOW
-        return True
+        return not changes or await self._alone({}, changes, visible=False) is Applied.NOW
+
+    async def _alone(self, marks: dict[str, int], changes: list[Change], *, visible: bool = True) -> Applied:
+        """Write rows that no event asks for; what came of it."""
+        done: asyncio.Future[Applied] = asyncio.get_running_loop().create_future()
+        self._enter(marks, changes, None, done, Applied.NOW, visible=visible)
+        return await done
 
     def _room(self) -> bool:
         full = len(self._queue) >= GROUP or sum(each.weight for each in self._queue) >= GROUP_BYTES

@@ -5,7 +5,7 @@ deletion is known already. Nothing that stays depends on when that happens: amon
 and what is older never decides between two that are newer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,24 +49,33 @@ def left(changes: list[Change], project: str, oldest: int, rows: Rows) -> list[C
     )
     if oldest > max(of_project, of_media):
         return changes
-    prefix = len(prefix_of(project))
-    untouched: list[Change] = []
-    of_kind: dict[Kind, list[tuple[bytes, bytes]]] = {}
+    prefix = prefix_of(project)
+    going: list[tuple[bytes, bytes]] = []
+    staying: list[Change] = []
     for key, value in changes:
         # A row that tells what to sweep is of no project.
-        kind = Kind(key[prefix]) if key.startswith(prefix_of(project)) else Kind.SWEEP
-        if value is None or kind not in GOING:
-            untouched.append((key, value))
+        if value is not None and key.startswith(prefix) and key[len(prefix)] in GOING:
+            going.append((key, value))
         else:
-            of_kind.setdefault(kind, []).append((key, value))
-    for kind, found in of_kind.items():
-        values = trimmed(project, kind, found, rows)
-        untouched += [(key, value) for (key, _), value in zip(found, values, strict=True) if value is not None]
-    return untouched
+            staying.append((key, value))
+    return staying + [(key, value) for key, value in trimmed(project, going, rows) if value is not None]
 
 
-def trimmed(project: str, kind: Kind, found: Sequence[tuple[bytes, bytes]], rows: Rows) -> list[bytes | None]:
-    """What is left of rows of one kind, in their order: all, less, or nothing."""
+def trimmed(project: str, found: Iterable[tuple[bytes, bytes]], rows: Rows) -> list[Change]:
+    """What is left of rows of kinds that go: all, less, or nothing."""
+    head = len(prefix_of(project))
+    of_kind: dict[int, list[tuple[bytes, bytes]]] = {}
+    for key, value in found:
+        of_kind.setdefault(key[head], []).append((key, value))
+    return [
+        (key, left)
+        for kind, each in of_kind.items()
+        for (key, _), left in zip(each, trimmed_kind(project, Kind(kind), each, rows), strict=True)
+    ]
+
+
+def trimmed_kind(project: str, kind: Kind, found: Sequence[tuple[bytes, bytes]], rows: Rows) -> list[bytes | None]:
+    """The same of rows of one kind: their values, in their order."""
     values = [value for _, value in found]
     since = gone_at(project, kind, [key for key, _ in found], rows)
     if kind is Kind.SCORE:

@@ -187,13 +187,12 @@ UPLOAD_HEAD = struct.Struct("<qIIQ")
 class BatchRow(NamedTuple):
     """What has come of a batch.
 
-    at: the time of its latest chunk. heard_at: when Kafka had that which came last.
+    heard_at: when Kafka had the chunk that came last.
     chunks: how many it has; -1: not told yet. here: which have come, a bit for each.
     width: how long its features are; 0: none have come.
     names: hashes of its external utilities, in the order of their columns.
     """
 
-    at: int
     heard_at: int
     chunks: int = -1
     here: int = 0
@@ -202,19 +201,19 @@ class BatchRow(NamedTuple):
 
     def pack(self) -> bytes:
         """The row's value."""
-        head = BATCH_HEAD.pack(self.at, self.heard_at, self.chunks, self.width, len(self.names))
+        head = BATCH_HEAD.pack(self.heard_at, self.chunks, self.width, len(self.names))
         names = b"".join(name.to_bytes(HASH_BYTES, "little") for name in self.names)
         return head + names + self.here.to_bytes((self.here.bit_length() + 7) // 8, "little")
 
     @classmethod
     def unpack(cls, value: bytes) -> Self:
         """The row of a value."""
-        at, heard_at, chunks, width, count = BATCH_HEAD.unpack_from(value)
+        heard_at, chunks, width, count = BATCH_HEAD.unpack_from(value)
         bits = BATCH_HEAD.size + count * HASH_BYTES
         names = np.frombuffer(value[BATCH_HEAD.size : bits], "<u8").tolist()
-        return cls(at, heard_at, chunks, int.from_bytes(value[bits:], "little"), width, tuple(names))
+        return cls(heard_at, chunks, int.from_bytes(value[bits:], "little"), width, tuple(names))
 
-    def with_chunk(self, at: int, heard_at: int, chunk: int, *, last: bool, width: int, names: Iterable[int]) -> Self:
+    def with_chunk(self, heard_at: int, chunk: int, *, last: bool, width: int, names: Iterable[int]) -> Self:
         """The row when one more chunk has come.
 
         Raises:
@@ -227,7 +226,6 @@ class BatchRow(NamedTuple):
         if len(every) > EXTERNALS:
             raise MalformedEvent(f"utilities must be at most {EXTERNALS} in a batch, not {len(every)}")
         return self._replace(
-            at=max(self.at, at),
             heard_at=max(self.heard_at, heard_at),
             chunks=chunk + 1 if last else self.chunks,
             here=self.here | 1 << chunk,
@@ -242,7 +240,7 @@ class BatchRow(NamedTuple):
         return self.chunks >= 0 and self.here & whole == whole
 
 
-BATCH_HEAD = struct.Struct("<qqiIB")
+BATCH_HEAD = struct.Struct("<qiIB")
 
 
 class ActivationRow(NamedTuple):

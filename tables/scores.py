@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from streams.events import EXTERNAL, ActiveLearning, Reduce, Task, TaskLearning
 from tables.pool import Numbers, Pool
 from tables.rows import BatchRow, number_of
-from tables.slots import IDS, NOTHING_FOUND, SLOT, SLOTS, Slots, pairs
+from tables.slots import NOTHING_FOUND, SLOT, SLOTS, Slots, pairs
 
 Floats = NDArray[np.float64]
 
@@ -22,7 +22,7 @@ ACTIVE, EARLIER, UNSCORED = 1, 2, 3
 NEVER_SCORED = 1.0
 # Extractors whose utilities are comparable within a batch only: what they measure against came with it.
 OF_BATCH = ("fre", "fre_class_agnostic")
-CHOSEN = np.dtype([(name, "<u8") for name in IDS])
+CHOSEN = np.dtype([("model", "<u8"), ("label", "<u8")])
 BATCH = np.dtype([("model", "<u8"), ("batch", "<u8")])  # the key of a batch, after its task
 
 
@@ -43,7 +43,7 @@ class Column:
 class Scores:
     """What a task says of each medium of a pool: tier, score in [0, 1], and why.
 
-    chosen: model, batch and label of the slot that counts, as hashes; 0 where there is none.
+    chosen: model and label of the slot that counts, as hashes; 0 where there is none.
     columns: of each extractor that counts somewhere.
     due: when what is said changes without an event (milliseconds since the epoch); none if it does not.
     """
@@ -108,7 +108,8 @@ def scores(pool: Pool, task: Task, learning: ActiveLearning, now: int, patience_
         at = told["at"] * SLOTS - newest + (2**60 if model == active else 0)
         better = np.isfinite(score) & (at > since[media])
         there = media[better]
-        since[there], found.score[there], found.chosen[there] = at[better], score[better], told[better][[*IDS]]
+        since[there], found.score[there] = at[better], score[better]
+        found.chosen[there] = told[better][["model", "label"]]
         found.tier[there] = ACTIVE if model == active else EARLIER
         for each in found.columns.values():
             each.utility[there] = each.score[there] = np.nan
@@ -148,9 +149,10 @@ def utilities(told: Slots, name: str, batches: Mapping[bytes, BatchRow]) -> Floa
     wanted = number_of(name.removeprefix(EXTERNAL))
     if told.dtype == SLOT:  # none of the rows has any
         return found
+    batch_of = pairs(told)
     for key, batch in batches.items():
         if wanted in batch.names:
-            of_batch = pairs(told) == pairs(np.frombuffer(key, BATCH))
+            of_batch = batch_of == pairs(np.frombuffer(key, BATCH))
             found[of_batch] = told["external"][of_batch, batch.names.index(wanted)]
     return found
 

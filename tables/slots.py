@@ -30,31 +30,26 @@ FORMS = {form.itemsize * count: (form, count) for form in (SLOT, WIDE_SLOT) for 
 def slots_of(values: Sequence[bytes | None]) -> Slots:
     """The slots of score rows, (rows, SLOTS) of WIDE_SLOT; `EMPTY` where there is none."""
     slots = np.full((len(values), SLOTS), EMPTY)
-    by_length: dict[int, list[int]] = {}
-    for row, value in enumerate(values):
-        if value is not None:
-            by_length.setdefault(len(value), []).append(row)
-    for length, rows in by_length.items():
-        form, count = FORMS[length]
-        found = np.frombuffer(b"".join(values[row] or b"" for row in rows), form).reshape(-1, count)
-        for name in form.names or ():
-            slots[name][rows, :count] = found[name]
+    rows, places, found = said(values)
+    for name in found.dtype.names or ():
+        slots[name][rows, places] = found[name]
     return slots
 
 
-def said(values: Sequence[bytes]) -> tuple[NDArray[np.intp], NDArray[np.intp], Slots]:
+def said(values: Sequence[bytes | None]) -> tuple[NDArray[np.intp], NDArray[np.intp], Slots]:
     """All slots of score rows, one after the other: of which row each is, its place in it, and the slot.
 
     They are of WIDE_SLOT if one is, and else of SLOT: most have no external utility, and there may be a million.
     """
     by_length: dict[int, list[int]] = {}
     for row, value in enumerate(values):
-        by_length.setdefault(len(value), []).append(row)
+        if value is not None:
+            by_length.setdefault(len(value), []).append(row)
     wide = any(FORMS[length][0] is WIDE_SLOT for length in by_length)
-    rows, places, slots = [], [], []
+    rows, places, slots = [np.empty(0, np.intp)], [np.empty(0, np.intp)], [np.empty(0, WIDE_SLOT if wide else SLOT)]
     for length, which in by_length.items():
         form, count = FORMS[length]
-        found = np.frombuffer(b"".join(values[row] for row in which), form)
+        found = np.frombuffer(b"".join(values[row] or b"" for row in which), form)
         if wide and form is SLOT:
             narrow, found = found, np.full(len(found), EMPTY)
             for name in SLOT.names or ():
@@ -62,8 +57,6 @@ def said(values: Sequence[bytes]) -> tuple[NDArray[np.intp], NDArray[np.intp], S
         rows.append(np.repeat(np.array(which, np.intp), count))
         places.append(np.tile(np.arange(count), len(which)))
         slots.append(found)
-    if not slots:
-        return np.empty(0, np.intp), np.empty(0, np.intp), np.empty(0, SLOT)
     return np.concatenate(rows), np.concatenate(places), np.concatenate(slots)
 
 

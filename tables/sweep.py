@@ -32,15 +32,11 @@ class Sweep:
         self.key, self.value = key, value
         self.done = False
         self.project = project_of(key[len(SWEEPS) :])
-        self._head = len(prefix_of(self.project))
-        whole = key == sweep_of(self.project)
-        self._steps = self._of_project() if whole else self._of_media(rows)
+        # What keys of rows of the project begin with, or where rows of the media may be.
+        of_project: Iterator[Step] = (prefix_of(self.project, kind) for kind in GOING)
+        self._steps = of_project if key == sweep_of(self.project) else self._of_media(rows)
         self._range: bytes | None = None
         self._after = b""
-
-    def _of_project(self) -> Iterator[Step]:
-        """What keys of rows of the project begin with."""
-        yield from (prefix_of(self.project, kind) for kind in GOING)
 
     def _of_media(self, rows: Rows) -> Iterator[Step]:
         """Where rows of the media may be: of an image a key of each kind, of a video all that begins so."""
@@ -72,20 +68,12 @@ class Sweep:
             self._range, self._after = (None, b"") if whole else (step, part[-1][0] + b"\0")
             found += part
             room -= len(part) + RANGE
-        changes = [*self._trimmed(found, rows)]
+        before = dict(found)
+        changes = [(key, left) for key, left in trimmed(self.project, found, rows) if left != before[key]]
         # Told anew meanwhile, it is swept once more.
         if self.done and rows.get([self.key]) == [self.value]:
             changes.append((self.key, None))
         return changes
-
-    def _trimmed(self, found: list[tuple[bytes, bytes]], rows: Rows) -> Iterator[Change]:
-        """The rows that go, or become less."""
-        of_kind: dict[int, list[tuple[bytes, bytes]]] = {}
-        for key, value in found:
-            of_kind.setdefault(key[self._head], []).append((key, value))
-        for kind, each in of_kind.items():
-            left = trimmed(self.project, Kind(kind), each, rows)
-            yield from ((key, new) for (key, old), new in zip(each, left, strict=True) if new != old)
 
 
 def grouped(head: bytes, rest: list[bytes]) -> Iterator[list[bytes]]:

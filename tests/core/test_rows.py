@@ -25,8 +25,8 @@ from tables.rows import (
     "row",
     [
         UploadRow(7, 0, 1, 5, b"{}"),
-        BatchRow(7, 8, -1, 0b1011, 4, (9, 2)),
-        BatchRow(7, 8, 9),
+        BatchRow(8, -1, 0b1011, 4, (9, 2)),
+        BatchRow(8, 9),
         ActivationRow(7, "modèle"),
     ],
 )
@@ -60,7 +60,7 @@ def test_an_image_and_a_video_of_one_id_are_two_and_a_frame_belongs_to_its_video
     ("here", "chunks", "complete"), [(0b111, 3, True), (0b101, 3, False), (0b100101, 3, False), (0b1, -1, False)]
 )
 def test_a_batch_is_complete_when_all_its_chunks_are_here(here: int, chunks: int, complete: bool) -> None:
-    assert BatchRow(0, 0, chunks, here).complete is complete
+    assert BatchRow(0, chunks, here).complete is complete
 
 
 def test_grants_without_an_end_live_until_a_reset_and_others_until_their_end() -> None:
