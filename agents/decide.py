@@ -10,7 +10,7 @@ from agents.fold import fold, fold_seen, fold_unseen, references, uploaded
 from agents.score import Scored, score, seen_of
 from streams.artifacts import Columns, columns
 from streams.errors import MalformedEvent
-from streams.events import ArtifactsInferred, Event, Granted
+from streams.events import ArtifactsInferred, Event, Granted, Skipped
 from streams.record import Heard
 from tables.partition import Fold
 from tables.removals import left
@@ -99,6 +99,8 @@ def changes(
         found = fold(event, rows, heard)
     if isinstance(event, Granted):
         oldest = min((uploaded(event, pick) for pick in event.media), default=oldest)
+    if isinstance(event, Skipped):
+        oldest = min(each.uploaded_at for each in event.media)
     for _, value in found:
         if value is not None and len(value) > ROW_BYTES:
             raise MalformedEvent(f"a row that is kept of it must be at most {ROW_BYTES} bytes, not {len(value)}")

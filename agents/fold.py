@@ -4,7 +4,7 @@ A fold reads only rows that its own topic wrote (and names, which are what they 
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from hashlib import blake2b
 from itertools import islice
 from typing import Any
@@ -25,15 +25,21 @@ from streams.events import (
     Pick,
     ProjectDeleted,
     ProjectUpdated,
+    Released,
+    Renewed,
     Reset,
+    Skipped,
     Uploads,
 )
 from streams.media import Video
 from streams.record import Heard
+from tables.leases import LeaseRow, end_key, lease_key, lease_of, leased
 from tables.rows import (
     FOREVER,
     GRANT,
     HASH_BYTES,
+    SKIP,
+    SKIPS,
     STATE,
     STATES,
     ActivationRow,
@@ -133,7 +139,10 @@ def fold_grant(event: Granted, rows: Rows, heard: Heard) -> list[Change]:
 
     Live is what had not run out when the event was published, and was not swept away by a reset. Where both tell of
     which upload of a medium they are, the grant of a later one ends that of an earlier one: in between it was deleted.
+    A lease is remembered with what it got; its request, if it comes once more, gets nothing.
     """
+    if event.expires_at is not None and lease_of(rows, event.project_id, event.request_id) is not None:
+        return []
     prefix = prefix_of(event.project_id, Kind.GRANT)
     keys = [prefix + medium_bytes(pick.medium) for pick in event.media]
     [last] = rows.get([prefix_of(event.project_id, Kind.RESET)])
@@ -141,6 +150,7 @@ def fold_grant(event: Granted, rows: Rows, heard: Heard) -> list[Change]:
     until = FOREVER if event.expires_at is None else event.expires_at
     holder = number_of(event.request_id)
     changes: dict[bytes, bytes | None] = {}
+    got: dict[bytes, Pick] = {}
     for pick, key, row in zip(event.media, keys, rows.get(keys), strict=True):
         held = np.frombuffer(changes.get(key, row) or b"", GRANT)
         uploaded_at, told = uploaded(event, pick), pick.uploaded_at is not None
@@ -148,7 +158,78 @@ def fold_grant(event: Granted, rows: Rows, heard: Heard) -> list[Change]:
         later, earlier = both & (held["uploaded_at"] < uploaded_at), both & (held["uploaded_at"] > uploaded_at)
         if (later | ~earlier & ~live(held, reset, event.timestamp)).all():
             changes[key] = np.array((heard.offset, uploaded_at, told, until, holder), GRANT).tobytes()
+            got[key] = pick
+    if got and event.expires_at is not None:
+        changes.update(leased(event, event.expires_at, [*got.values()], heard.offset, rows))
     return [*changes.items()]
+
+
+def fold_renewal(event: Renewed, rows: Rows, heard: Heard) -> list[Change]:
+    """The lease, and what is left of it, ends at another time; nothing, if it is over or another user's."""
+    lease = live_lease(event, rows)
+    if lease is None:
+        return []
+    grants = [(key, row.copy()) for key, row in held_by(lease, event.project_id, rows)]
+    for _, row in grants:
+        row["until"] = event.expires_at
+    renewed = lease._replace(expires_at=event.expires_at, offset=heard.offset)
+    return [
+        (lease_key(event.project_id, event.request_id), renewed.pack()),
+        (end_key(event.project_id, event.expires_at, event.request_id), b""),
+        *((key, row.tobytes()) for key, row in grants),
+    ]
+
+
+def fold_release(event: Released, rows: Rows, heard: Heard) -> list[Change]:
+    """Nobody has the media of the lease any more; nothing, if it is over or another user's."""
+    lease = live_lease(event, rows)
+    if lease is None:
+        return []
+    left = lease.without({str(pick.medium) for pick in lease.told.media}, heard.offset)
+    return [
+        (lease_key(event.project_id, event.request_id), left.pack()),
+        *((key, None) for key, _ in held_by(lease, event.project_id, rows)),
+    ]
+
+
+def fold_skip(event: Skipped, rows: Rows, heard: Heard) -> list[Change]:
+    """Those of the media that are in the lease go back, with a row each that says whom they are for."""
+    lease = live_lease(event, rows)
+    if lease is None:
+        return []
+    skipped = {str(each.medium) for each in event.media}
+    gone = lease.without({str(pick.medium) for pick in lease.told.media} - skipped, heard.offset)
+    there = {str(pick.medium) for pick in gone.told.media}
+    prefix, user = prefix_of(event.project_id, Kind.SKIP), hashed(event.user_id)
+    told = {
+        prefix + medium_bytes(each.medium) + user: np.array(
+            (each.uploaded_at, SKIPS.index(event.skip_for)), SKIP
+        ).tobytes()
+        for each in event.media
+        if str(each.medium) in there
+    }
+    return [
+        (lease_key(event.project_id, event.request_id), lease.without(skipped, heard.offset).pack()),
+        *((key, None) for key, _ in held_by(gone, event.project_id, rows)),
+        *latest(told, rows),
+    ]
+
+
+def live_lease(event: Renewed | Released | Skipped, rows: Rows) -> LeaseRow | None:
+    """The lease that an event names, if it was its user's when the event was published, and not over."""
+    lease = lease_of(rows, event.project_id, event.request_id)
+    theirs = lease is not None and lease.told.user_id == event.user_id and not lease.over(event.timestamp)
+    return lease if theirs else None
+
+
+def held_by(lease: LeaseRow, project: str, rows: Rows) -> Iterator[tuple[bytes, Any]]:
+    """The grants of a lease's media that are the lease's still."""
+    holder = number_of(lease.told.request_id)
+    keys = [prefix_of(project, Kind.GRANT) + medium_bytes(pick.medium) for pick in lease.told.media]
+    for key, row in zip(keys, rows.get(keys), strict=True):
+        grant = np.frombuffer(row or b"", GRANT)
+        if (grant["holder"] == holder).any():
+            yield key, grant
 
 
 def uploaded(event: Granted, pick: Pick) -> int:
@@ -169,6 +250,9 @@ FOLDS: Mapping[type[Event], Any] = {
     AnnotationUpdated: fold_annotation,
     ModelActivated: fold_activation,
     Granted: fold_grant,
+    Renewed: fold_renewal,
+    Released: fold_release,
+    Skipped: fold_skip,
     Reset: fold_reset,
 }
 

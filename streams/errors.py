@@ -40,6 +40,26 @@ class UnknownTask(ActivesetError):
     """The project has no such task: 404."""
 
 
+class UnknownLease(ActivesetError):
+    """The project has no such lease, or it ended long ago: 404."""
+
+
+class NotTheirLease(ActivesetError):
+    """The lease is another user's: 403."""
+
+
+class LeaseOver(ActivesetError):
+    """The lease has run out or was released: 410; its media may be others' by now."""
+
+
+class RequestUsed(ActivesetError):
+    """The request id was used before, for something else or something that is over: 409, take another one."""
+
+
+class WrongMediaType(ActivesetError):
+    """The body is not in JSON: 415."""
+
+
 class NotReady(ActivesetError):
     """The tables are being rebuilt, or the partition is moving: 503, try again soon."""
 

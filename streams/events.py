@@ -14,6 +14,7 @@ Timestamp = Annotated[int, Meta(ge=0, le=253_402_300_799_999)]
 State = Literal["none", "partially_annotated", "annotated", "to_revisit"]
 Preset = Literal["balanced", "geti", "random"]
 Reduce = Literal["min", "mean", "max"]
+SkipFor = Literal["me", "others", "good"]
 # What gives a utility: the built-in extractors, and what a producer computed itself, by the name that it gave it.
 EXTRACTORS = ("margin", "fre", "fre_class_agnostic")
 EXTERNAL = "external:"
@@ -204,13 +205,50 @@ class Pick(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Granted(Event, frozen=True, kw_only=True, tag_field="change", tag="granted"):
-    """Media were chosen for somebody, best first; who asked first keeps them. Without an end unless one is told."""
+    """Media were chosen for somebody, best first; who asked first keeps them. Without an end unless one is told.
+
+    With an end it is a lease, named by its request: a request that comes twice is granted nothing more.
+    """
 
     request_id: Id
     task_id: Id | None = None
     user_id: Id | None = None
     media: Annotated[list[Pick], Meta(max_length=1000)]
     expires_at: Timestamp | None = None
+
+
+class Renewed(Event, frozen=True, kw_only=True, tag_field="change", tag="renewed"):
+    """A lease, named by the request that it was granted to, ends at another time."""
+
+    request_id: Id
+    user_id: Id
+    expires_at: Timestamp
+
+
+class Released(Event, frozen=True, kw_only=True, tag_field="change", tag="released"):
+    """A lease is over before its time: what is left of it is for others."""
+
+    request_id: Id
+    user_id: Id
+
+
+class Passed(msgspec.Struct, frozen=True, kw_only=True):
+    """A medium that is not to be annotated now. uploaded_at: which of its uploads."""
+
+    medium: Medium
+    uploaded_at: Timestamp
+
+
+class Skipped(Event, frozen=True, kw_only=True, tag_field="change", tag="skipped"):
+    """Who has a lease gives media of it back without having annotated them, and says whom they may be given to again.
+
+    skip_for: `me`: to others only; `others`: to this user only; `good`: to nobody.
+    """
+
+    request_id: Id
+    user_id: Id
+    media: Annotated[list[Passed], Meta(min_length=1, max_length=1000)]
+    skip_for: SkipFor
 
 
 class Reset(Event, frozen=True, kw_only=True, tag_field="change", tag="reset"):
@@ -227,5 +265,5 @@ OF_TOPIC: Mapping[str, Any] = {
     "annotation_updates": AnnotationUpdated,
     "model_activations": ModelActivated,
     "inference_artifacts": ArtifactsInferred,
-    "active_set_events": Granted | Reset,
+    "active_set_events": Granted | Renewed | Released | Skipped | Reset,
 }

@@ -19,6 +19,8 @@ from tables.rows import (
     GRANT,
     HASH_BYTES,
     MEDIUM_BYTES,
+    SKIP,
+    SKIPS,
     STATE,
     STATES,
     UPLOAD_HEAD,
@@ -44,9 +46,17 @@ Times = NDArray[np.int64]
 Numbers = NDArray[np.uint64]
 
 NONE_STATE = STATES.index("none")
-# What a ranking reads; some kinds are told apart by their task as well.
-READ = frozenset(Kind) - {Kind.PROGRESS, Kind.REFERENCE, Kind.LAST_REMOVAL, Kind.SWEEP}
-BY_TASK = frozenset({Kind.STATE, Kind.SCORE, Kind.BATCH})
+# What a ranking reads.
+READ = frozenset(Kind) - {
+    Kind.PROGRESS,
+    Kind.REFERENCE,
+    Kind.LAST_REMOVAL,
+    Kind.SWEEP,
+    Kind.LEASE,
+    Kind.LEASE_END,
+}
+# Some kinds are told apart by their task as well, and one by its medium: so many bytes of the rest of a key.
+BY = {Kind.STATE: HASH_BYTES, Kind.SCORE: HASH_BYTES, Kind.BATCH: HASH_BYTES, Kind.SKIP: MEDIUM_BYTES}
 
 
 class Pool:
@@ -74,7 +84,7 @@ class Pool:
             kind, rest = Kind(key[len(self._prefix)]), key[len(self._prefix) + 1 :]
             if kind not in READ:
                 continue
-            by = HASH_BYTES if kind in BY_TASK else 0
+            by = BY.get(kind, 0)
             if (kind, rest[:by]) in self._lent:
                 self._lent.discard((kind, rest[:by]))
                 self._rows[kind, rest[:by]] = dict(self._rows[kind, rest[:by]])
@@ -238,6 +248,16 @@ class Pool:
         held = live(grant, self.reset, now) & (grant["uploaded_at"] > self._removed(medium[:HASH_BYTES]))
         return not held.any()
 
+    def skipped(self, medium: bytes, user_id: str | None) -> bool:
+        """Whether a medium is not for a user, or without one, for nobody in particular: somebody has said so."""
+        told = self.rows(Kind.SKIP, medium)
+        if not told:
+            return False
+        since, user = self._removed(medium[:HASH_BYTES]), None if user_id is None else hashed(user_id)
+        live = {by: np.frombuffer(row, SKIP)[0] for by, row in told.items()}
+        of = {by: SKIPS[row["whom"]] for by, row in live.items() if row["uploaded_at"] > since}
+        return any(whom == "good" or whom == ("me" if by == user else "others") for by, whom in of.items())
+
     def _grants(self) -> Any:
         return self.gathered(Kind.GRANT, b"", GRANT, np.array((-1, -1, False, -1, 0), GRANT))
 
@@ -250,6 +270,16 @@ class Pool:
     def uploaded(self, medium: bytes) -> int:
         """When a medium that exists was uploaded."""
         return UploadRow.unpack(self.rows(Kind.UPLOAD)[medium[:HASH_BYTES]]).at
+
+    def exists(self, medium: bytes) -> bool:
+        """Whether a medium's image or video was uploaded, and not deleted since."""
+        told = self.rows(Kind.UPLOAD).get(medium[:HASH_BYTES])
+        return told is not None and UploadRow.unpack(told).at > self._removed(medium[:HASH_BYTES])
+
+    @property
+    def since(self) -> int:
+        """When the project was deleted last; before all time if it never was."""
+        return self._removed()
 
     def holder(self, medium: bytes) -> int:
         """The hash of the request that a medium was granted to; 0 for none."""

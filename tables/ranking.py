@@ -5,8 +5,8 @@ go on meanwhile. What they changed since is looked at again in what is answered.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from streams.errors import BadQuery, UnknownProject, UnknownTask
 from streams.events import ProjectUpdated
-from tables.pool import Media, Pool
+from tables.pool import MEDIA, Media, Pool
 from tables.rows import FOREVER, MEDIUM_BYTES, STATES, Change
 from tables.scores import ACTIVE, EARLIER, NEVER_SCORED, UNSCORED, Floats, Scores, reduced, scores
 
@@ -115,19 +115,22 @@ class Ranking:
         """Take rows that go because nobody can see them: they change no order."""
         self.pool.update(rows, visible=False)
 
-    async def best(self, task_id: str | None, limit: int, now: int) -> tuple[list[Place], Made]:
+    async def best(
+        self, task_id: str | None, limit: int, now: int, user_id: str | None = None
+    ) -> tuple[list[Place], Made]:
         """The best media to annotate, that nobody has, best first; with the order that they are from.
 
         All is in it that is known when it is asked for.
 
         task_id: of one task, or of the whole project if none is given. now: milliseconds since the epoch.
+        user_id: for whom; what is not for them is passed over.
 
         Raises:
             UnknownProject, UnknownTask, BadQuery: as `Pool.task`.
         """
         while True:
             made = await self.made(task_id, now)
-            places = self.top(made, limit, now)
+            places = self.top(made, limit, now, user_id)
             if places is not None:
                 return places, made
 
@@ -182,7 +185,7 @@ class Ranking:
         storage, (tasks, allowed) = self.pool.storage, rule(self.pool.project, made.task_id)
         return lambda medium: self.pool.eligible(medium, storage, tasks, allowed)
 
-    def top(self, made: Made, limit: int, now: int) -> list[Place] | None:
+    def top(self, made: Made, limit: int, now: int, user_id: str | None = None) -> list[Place] | None:
         """The best media of an order that may be annotated still; none at all if it is too old to tell.
 
         It is when many of the best, or all, have been annotated, deleted or given away since.
@@ -201,17 +204,35 @@ class Ranking:
                 if skipped > SKIPPED:
                     return None
                 continue
-            places.append(
-                Place(
-                    medium=medium,
-                    uploaded_at=self.pool.uploaded(medium),
-                    rank=len(places) + 1,
-                    score=float(order.score[place]),
-                    tier=TIERS[int(order.tier[place])],
-                    reasons=[self._reason(task, scores, place) for task, scores in order.of_task.items()],
-                )
-            )
+            if not self.pool.skipped(medium, user_id):
+                places.append(self._place(made, int(place), len(places) + 1))
         return None if skipped and not places else places
+
+    def found(self, made: Made, picks: Mapping[bytes, tuple[int, float]]) -> list[Place]:
+        """Media that were chosen before, and what an order says of them now; those that are gone are left out.
+
+        picks: rank and score that they had, by their 12 bytes.
+        """
+        media = made.order.media
+        places: list[Place] = []
+        for medium, (rank, score) in picks.items():
+            place = int(np.searchsorted(media, np.frombuffer(medium, MEDIA)[0]))
+            there = place < len(media) and bytes(media[place]).ljust(MEDIUM_BYTES, b"\0") == medium
+            if there and self.pool.exists(medium):
+                places.append(replace(self._place(made, place, rank), score=score))
+        return places
+
+    def _place(self, made: Made, place: int, rank: int) -> Place:
+        order = made.order
+        medium = bytes(order.media[place]).ljust(MEDIUM_BYTES, b"\0")
+        return Place(
+            medium=medium,
+            uploaded_at=self.pool.uploaded(medium),
+            rank=rank,
+            score=float(order.score[place]),
+            tier=TIERS[int(order.tier[place])],
+            reasons=[self._reason(task, scores, place) for task, scores in order.of_task.items()],
+        )
 
     def _reason(self, task: str, scores: Scores, place: int) -> dict[str, Any]:
         if scores.tier[place] == UNSCORED:

@@ -24,9 +24,9 @@ from tables.slots import kept, slot_values, slots_of
 Times = NDArray[np.int64]
 
 # Where in a key, after project and kind, the image or video stands.
-OF_MEDIA = {Kind.UPLOAD: 0, Kind.STATE: HASH_BYTES, Kind.SCORE: HASH_BYTES, Kind.GRANT: 0}
+OF_MEDIA = {Kind.UPLOAD: 0, Kind.STATE: HASH_BYTES, Kind.SCORE: HASH_BYTES, Kind.GRANT: 0, Kind.SKIP: 0}
 # The rows that go. Batches and names are few and small, and whether a batch is complete must not depend on when rows
-# go; references go with the end of their batch.
+# go; references go with the end of their batch, and leases a day after their end.
 GOING = (
     Kind.PROJECT,
     Kind.UPLOAD,
@@ -35,6 +35,7 @@ GOING = (
     Kind.ACTIVATION,
     Kind.SCORE,
     Kind.GRANT,
+    Kind.SKIP,
 )
 
 

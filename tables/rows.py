@@ -42,6 +42,9 @@ class Kind(IntEnum):
     NAME = 11
     LAST_REMOVAL = 12
     SWEEP = 13
+    LEASE = 14
+    LEASE_END = 15
+    SKIP = 16
 
 
 class Rows(Protocol):
@@ -142,6 +145,8 @@ STATE = np.dtype([("at", "<i8"), ("state", "u1"), ("user", "<u8")])
 # `uploaded_at`: which of the medium's uploads it is of, when it was granted if that was not `told`; no clock tells
 # whether that is what the medium is now.
 GRANT = np.dtype([("offset", "<i8"), ("uploaded_at", "<i8"), ("told", "?"), ("until", "<i8"), ("holder", "<u8")])
+SKIP = np.dtype([("uploaded_at", "<i8"), ("whom", "u1")])  # of a medium and a user
+SKIPS = ("me", "others", "good")  # whom: whose that medium is no more
 FOREVER = int(np.iinfo(np.int64).max)  # a grant without an end
 # Utilities of a batch that its producer computed itself, at most; which is which stands in the batch's row.
 EXTERNALS = 8

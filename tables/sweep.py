@@ -46,6 +46,7 @@ class Sweep:
         videos = [each[:HASH_BYTES] for each in told if each[HASH_BYTES]]
         yield from grouped(prefix_of(self.project, Kind.UPLOAD), wholes)
         tasks = (heads(rows, prefix_of(self.project, kind), HASH_BYTES) for kind in (Kind.STATE, Kind.SCORE))
+        yield from (prefix_of(self.project, Kind.SKIP) + each for each in wholes)
         for head in chain([prefix_of(self.project, Kind.GRANT)], *tasks):
             yield from grouped(head, images)
             yield from (head + each for each in videos)

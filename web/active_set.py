@@ -2,7 +2,8 @@
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakValueDictionary
@@ -16,6 +17,7 @@ from streams.partition import partition_of
 from streams.record import Record
 from streams.settings import Settings
 from tables.partition import Partition
+from tables.pool import Pool
 from tables.ranking import Made, Place, Ranking
 from tables.rows import HASH_BYTES, Kind, UploadRow, number_of, prefix_of
 from tables.state import State
@@ -30,7 +32,20 @@ PATIENCE_S = 10.0  # of a request that marks, until our own agent has applied wh
 NO_MEDIA = "no media: none were uploaded, or all were deleted"
 DONE = "nothing to annotate: no medium is left without an annotation"
 LEASED = "every medium that is left is leased to somebody"
+SKIPPED = "every medium that is left was skipped: it is not to be given to this user, or to nobody"
 SUGGESTED = "every medium that is left was suggested already; the next request that marks begins anew"
+
+
+@dataclass(frozen=True)
+class Asker:
+    """Who wants media to be granted: nobody in particular and for good, or a user until a time, which is a lease.
+
+    request_id: names the lease.
+    """
+
+    request_id: str | None = None
+    user_id: str | None = None
+    ttl_ms: int | None = None
 
 
 @dataclass(frozen=True)
@@ -54,11 +69,11 @@ class ActiveSets:
         Raises:
             NotReady, UnknownProject, UnknownTask, BadQuery.
         """
-        partition = self._home(project)
+        partition = self.home(project)
         ranking = await partition.ranking(project)
         places, made = await ranking.best(query.task_id, query.limit, self.now())
         partition.check()
-        return self._answer(places, made, ranking, partition, ranking.as_of(made))
+        return self.answer(places, made, ranking, partition, ranking.as_of(made))
 
     async def suggested(self, project: str, query: Query, workspace: str) -> dict[str, Any]:
         """The active set, marked as suggested: until nothing else is left, no other request gets these media.
@@ -68,29 +83,38 @@ class ActiveSets:
         Raises:
             NotReady, UnknownProject, UnknownTask, BadQuery.
         """
-        partition = self._home(project)
+        partition = self.home(project)
         ranking = await partition.ranking(project)
         ranking.pool.check_workspace(workspace)
+        async with self.alone(project):
+            return await self.granted(query, Asker(), ranking, partition)
+
+    @asynccontextmanager
+    async def alone(self, project: str) -> AsyncIterator[None]:
+        """While nobody else chooses or changes what is granted in a project.
+
+        Raises:
+            NotReady: it takes too long.
+        """
         try:
             async with asyncio.timeout(PATIENCE_S), self.locks.setdefault(project, asyncio.Lock()):
-                return await self._granted(project, query, ranking, partition)
+                yield
         except TimeoutError as why:
             raise NotReady(f"what was chosen could not be marked within {PATIENCE_S:.0f} s") from why
 
-    async def _granted(self, project: str, query: Query, ranking: Ranking, partition: Partition) -> dict[str, Any]:
-        """An answer with the media that the log granted to this request, best first; none if nothing is left."""
+    async def granted(self, query: Query, asker: Asker, ranking: Ranking, partition: Partition) -> dict[str, Any]:
+        """An answer with the media that the log granted to this request, best first; none if nothing is left.
+
+        To be asked for while nobody else chooses (`alone`).
+        """
         pool, looks = ranking.pool, LOOKS
         for _ in range(TRIES + LOOKS):
-            places, made = await ranking.best(query.task_id, query.limit, self.now())
+            places, made = await ranking.best(query.task_id, query.limit, self.now(), asker.user_id)
             partition.check()
-            about: dict[str, Any] = {
-                "workspace_id": pool.project.workspace_id,
-                "project_id": project,
-                "timestamp": self.now(),
-            }
-            request_id = uuid.uuid4().hex
+            about = self.about(pool)
+            request_id = asker.request_id or uuid.uuid4().hex
             if places:
-                uploads = self._uploads(places, partition, project)
+                uploads = self._uploads(places, partition, pool.project_id)
                 picks = [
                     Pick(
                         medium=medium_of(each, uploads[each.medium[:HASH_BYTES]]),
@@ -100,8 +124,15 @@ class ActiveSets:
                     )
                     for each in places
                 ]
-                granted = Granted(**about, request_id=request_id, task_id=query.task_id, media=picks)
-                offset = await self._applied(granted, partition)
+                granted = Granted(
+                    **about,
+                    request_id=request_id,
+                    task_id=query.task_id,
+                    user_id=asker.user_id,
+                    media=picks,
+                    expires_at=None if asker.ttl_ms is None else about["timestamp"] + asker.ttl_ms,
+                )
+                offset = await self.applied(granted, partition)
                 eligible, holder, now = ranking.eligible(made), number_of(request_id), self.now()
                 ours = [
                     each
@@ -113,16 +144,24 @@ class ActiveSets:
                 ]
                 if ours:
                     as_of = {**ranking.as_of(made), EVENTS: offset}
-                    return self._answer(ours, made, ranking, partition, as_of)
+                    return self.answer(ours, made, ranking, partition, as_of)
             elif made.order.suggested and looks and not ranking.current(made):
                 looks -= 1  # perhaps something is left now
             elif made.order.suggested:
-                await self._applied(Reset(**about, request_id=request_id), partition)
+                await self.applied(Reset(**about, request_id=request_id), partition)
             else:
-                return self._answer([], made, ranking, partition, ranking.as_of(made))
+                return self.answer([], made, ranking, partition, ranking.as_of(made))
         raise NotReady("what was chosen went to others, and so did what was chosen then")
 
-    async def _applied(self, event: Event, partition: Partition) -> int:
+    def about(self, pool: Pool) -> dict[str, Any]:
+        """What every event of a project tells."""
+        return {
+            "workspace_id": pool.project.workspace_id,
+            "project_id": pool.project_id,
+            "timestamp": self.now(),
+        }
+
+    async def applied(self, event: Event, partition: Partition) -> int:
         """Publish an event and wait until our own agent has applied it: then it is true, and will stay so.
 
         The answer is its offset.
@@ -141,7 +180,12 @@ class ActiveSets:
         await partition.reached(EVENTS, offset)
         return offset
 
-    def _home(self, project: str) -> Partition:
+    def home(self, project: str) -> Partition:
+        """The partition of a project, which is here.
+
+        Raises:
+            NotReady: it is not.
+        """
         return self.state.owned(partition_of(project.encode(), self.settings.partitions))
 
     def _uploads(self, places: list[Place], partition: Partition, project: str) -> dict[bytes, UploadRow]:
@@ -149,13 +193,18 @@ class ActiveSets:
         rows = partition.store.get([prefix_of(project, Kind.UPLOAD) + whole for whole in wholes])
         return {whole: UploadRow.unpack(row) for whole, row in zip(wholes, rows, strict=True) if row is not None}
 
-    def _answer(
+    def answer(
         self, places: list[Place], made: Made, ranking: Ranking, partition: Partition, as_of: dict[str, int]
     ) -> dict[str, Any]:
+        """An active set as clients see it; an empty one says why.
+
+        as_of: how far each topic is applied in it.
+        """
         pool, tasks, order = ranking.pool, ranking.pool.project.tasks, made.order
         shown = items(places, self._uploads(places, partition, pool.project_id), pool, tasks)
         answer: dict[str, Any] = {"active_set": shown, "as_of": as_of, "lag": partition.lag()}
         if not places:
             left = SUGGESTED if order.suggested else LEASED
-            answer["reason"] = left if order.taken else DONE if len(order.media) else NO_MEDIA
+            done = DONE if len(order.media) else NO_MEDIA
+            answer["reason"] = SKIPPED if len(order.best) else left if order.taken else done
         return answer

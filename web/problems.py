@@ -8,7 +8,19 @@ import orjson
 from aiohttp import hdrs, web
 
 from streams.app import BODY_BYTES
-from streams.errors import ActivesetError, BadQuery, CorruptStore, NotReady, UnknownProject, UnknownTask
+from streams.errors import (
+    ActivesetError,
+    BadQuery,
+    CorruptStore,
+    LeaseOver,
+    NotReady,
+    NotTheirLease,
+    RequestUsed,
+    UnknownLease,
+    UnknownProject,
+    UnknownTask,
+    WrongMediaType,
+)
 
 log = logging.getLogger("activeset.web")
 
@@ -19,6 +31,11 @@ PROBLEMS: dict[type[ActivesetError], tuple[int, str]] = {
     BadQuery: (400, "bad_request"),
     UnknownProject: (404, "project_not_found"),
     UnknownTask: (404, "task_not_found"),
+    UnknownLease: (404, "lease_not_found"),
+    NotTheirLease: (403, "lease_of_another_user"),
+    LeaseOver: (410, "lease_over"),
+    RequestUsed: (409, "request_id_used"),
+    WrongMediaType: (415, "unsupported_media_type"),
     NotReady: (503, "not_ready"),
     CorruptStore: (503, "not_ready"),
 }

@@ -3,9 +3,14 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
-from streams.errors import BadQuery
+import msgspec
 
+from streams.errors import BadQuery, WrongMediaType
+from streams.media import Id
+
+T = TypeVar("T")
 LIMIT = 100
 LARGEST = 1000
 KNOWN = ("task_id", "limit")
@@ -45,6 +50,47 @@ def query(parameters: Sequence[tuple[str, str]], *, strict: bool) -> Query:
     if task_id == "":
         raise BadQuery("task_id must be the id of a task, not empty; without it the whole project is meant")
     return Query(task_id, min(limit, LARGEST))
+
+
+def user(parameters: Sequence[tuple[str, str]]) -> str:
+    """Who asks, out of the parameters of a URL that knows no other.
+
+    Raises:
+        BadQuery: names the parameter and what it may be.
+
+    >>> user([("user_id", "ann")])
+    'ann'
+    """
+    for name, _ in parameters:
+        if name != "user_id":
+            raise BadQuery(f"parameters must be user_id, and {name[:100]!r} is not")
+    if len(parameters) != 1:
+        raise BadQuery(f"user_id must be given once, not {'several times' if parameters else 'left out'}")
+    try:
+        return msgspec.convert(parameters[0][1], Id)
+    except msgspec.ValidationError as why:
+        raise BadQuery(f"user_id must be an id: {why}") from why
+
+
+def no_parameters(parameters: Sequence[tuple[str, str]]) -> None:
+    """Raises BadQuery if there are any."""
+    if parameters:
+        raise BadQuery(f"this route has no parameters, and {parameters[0][0][:100]!r} was given: they are in the body")
+
+
+def body(raw: bytes, media_type: str, kind: type[T]) -> T:
+    """What the body of a request says.
+
+    Raises:
+        BadQuery: names the member and what it may be.
+        WrongMediaType: it is not said to be JSON.
+    """
+    if media_type != "application/json":
+        raise WrongMediaType(f"Content-Type must be application/json, not {media_type[:100]!r}")
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as why:
+        raise BadQuery(f"the body is not what it must be: {str(why)[:500]}") from why
 
 
 def whole(text: str) -> int:

@@ -1,18 +1,19 @@
 """The worker's web view: what answers on its port."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
 from aiohttp import web
 from faust.web import View
 
-from streams.errors import UnknownProject
+from streams.errors import UnknownLease, UnknownProject
 from streams.media import Id
 from web.active_set import PATIENCE_S, ActiveSets
 from web.door import Door
+from web.leases import LeaseRenewal, LeaseRequest, Leases, Skip
 from web.problems import answer, guarded, problem
-from web.query import query
+from web.query import T, body, no_parameters, query, user
 
 ANSWER_S = 5.0  # of another worker, for what marks nothing
 
@@ -20,12 +21,13 @@ Answer = Callable[..., Awaitable[web.StreamResponse]]
 
 
 class Route(NamedTuple):
-    """A route: its path, what it answers, and whether asking changes anything."""
+    """A route: its path, what it answers, whether asking changes anything, and its method."""
 
     path: str
     meaning: str
     name: str
     marks: bool = False
+    method: str = "GET"
 
 
 ACTIVE = Route(
@@ -40,6 +42,37 @@ ACTIVE_SET = Route(
     "the same, and marks nothing; a parameter that nobody knows is an error, and so is a `limit` above 1,000",
     "GetActiveSet",
 )
+LEASES = "/v1/projects/{project}/leases"
+LEASE = Route(
+    LEASES,
+    "leases the best `limit` media (10; at most 1,000) of `task_id` or the whole project to `user_id` for `ttl_s` "
+    "seconds (600; at most 604,800): nobody else gets them meanwhile; with a lease's `request_id`, that lease again",
+    "LeaseMedia",
+    marks=True,
+    method="POST",
+)
+RENEW = Route(
+    f"{LEASES}/{{lease}}",
+    "the lease ends `ttl_s` seconds from now; `user_id` must have it",
+    "RenewLease",
+    marks=True,
+    method="PATCH",
+)
+RELEASE = Route(
+    f"{LEASES}/{{lease}}",
+    "the lease is over, and its media are for others; the parameter `user_id` must have it",
+    "ReleaseLease",
+    marks=True,
+    method="DELETE",
+)
+SKIP = Route(
+    f"{LEASES}/{{lease}}/skips",
+    "gives `media` of the lease back; `for` tells whom they are not for any more: `me` (others may get them), `others` "
+    "(only `user_id` may), `good` (nobody may)",
+    "SkipMedia",
+    marks=True,
+    method="POST",
+)
 LIVEZ = Route(
     "/livez", "200 while the process is worth keeping; 503 when it does not get on any more, and ends", "livez"
 )
@@ -49,7 +82,7 @@ READYZ = Route(
     "move, it has lost Kafka, or it stops",
     "readyz",
 )
-ROUTES = (ACTIVE, ACTIVE_SET, LIVEZ, READYZ)
+ROUTES = (ACTIVE, ACTIVE_SET, LEASE, RENEW, RELEASE, SKIP, LIVEZ, READYZ)
 
 
 def declare(door: Door, active_sets: ActiveSets) -> None:
@@ -77,28 +110,107 @@ def declare(door: Door, active_sets: ActiveSets) -> None:
 
         return await door.answer(request, name, here, PATIENCE_S + ANSWER_S)
 
+    leases = Leases(active_sets)
+
+    async def lease(request: web.Request, project: str) -> web.StreamResponse:
+        async def here() -> web.Response:
+            return answer(await leases.lease(project, await told(request, LeaseRequest)))
+
+        return await marked(request, project, here)
+
+    async def renewed(request: web.Request, project: str, lease: str) -> web.StreamResponse:
+        async def here() -> web.Response:
+            return answer(await leases.renew(project, known_lease(lease), await told(request, LeaseRenewal)))
+
+        return await marked(request, project, here)
+
+    async def skipped(request: web.Request, project: str, lease: str) -> web.StreamResponse:
+        async def here() -> web.Response:
+            return answer(await leases.skip(project, known_lease(lease), await told(request, Skip)))
+
+        return await marked(request, project, here)
+
+    async def released(request: web.Request, project: str, lease: str) -> web.StreamResponse:
+        async def here() -> web.Response:
+            return answer(await leases.release(project, known_lease(lease), user([*request.query.items()])))
+
+        return await marked(request, project, here)
+
+    async def marked(
+        request: web.Request, project: str, here: Callable[[], Awaitable[web.Response]]
+    ) -> web.StreamResponse:
+        return await door.answer(request, known(project), here, PATIENCE_S + ANSWER_S)
+
     served: Any = door.app.web  # Faust's aiohttp driver
     served.web_app.middlewares.append(guarded)
-    for route, answers in ((LIVEZ, live), (READYZ, are_ready), (ACTIVE_SET, shown), (ACTIVE, suggested)):
-        door.app.page(route.path, name=route.name)(view(route, answers))
+    answers: dict[Route, Answer] = {
+        LIVEZ: live,
+        READYZ: are_ready,
+        ACTIVE_SET: shown,
+        ACTIVE: suggested,
+        LEASE: lease,
+        RENEW: renewed,
+        RELEASE: released,
+        SKIP: skipped,
+    }
+    paths: dict[str, dict[Route, Answer]] = {}
+    for route, answers_it in answers.items():
+        paths.setdefault(route.path, {})[route] = answers_it
+    for path, of_path in paths.items():
+        door.app.page(path, name=next(iter(of_path)).name)(view(of_path))
 
 
-def view(route: Route, answers: Answer) -> type[View]:
-    """Faust's view of a route."""
+def view(routes: Mapping[Route, Answer]) -> type[View]:
+    """Faust's view of the routes of a path."""
+    allow = ", ".join(route.method for route in routes)
 
-    class OfRoute(View):
-        async def get(self, request: Any, **parts: Any) -> web.StreamResponse:
-            return await answers(request, **parts)
+    async def refused(*_: Any, **__: Any) -> web.StreamResponse:
+        told = problem(405, "method_not_allowed", f"the method must be {allow}")
+        told.headers["Allow"] = allow
+        return told
 
+    class OfRoutes(View):
         async def head(self, request: Any, **parts: Any) -> web.StreamResponse:
-            # Faust's own calls `get`, which would mark.
-            if route.marks:
-                told = problem(405, "method_not_allowed", "HEAD would mark media as suggested: ask with GET")
-                told.headers["Allow"] = "GET"
-                return told
-            return await self.get(request, **parts)
+            # Faust's own calls `get`, which may mark.
+            if any(route.marks for route in routes):
+                return await refused()
+            answered: web.StreamResponse = await self.get(request, **parts)
+            return answered
 
-    return OfRoute
+    for route, answers in routes.items():
+        setattr(OfRoutes, route.method.lower(), method_of(answers))
+    return OfRoutes
+
+
+def method_of(answers: Answer) -> Callable[..., Awaitable[web.StreamResponse]]:
+    """A route's answer, as a method of a view."""
+
+    async def method(_: View, request: Any, **parts: Any) -> web.StreamResponse:
+        return await answers(request, **parts)
+
+    return method
+
+
+async def told(request: web.Request, kind: type[T]) -> T:
+    """What the body of a request says, which has no parameters beside it.
+
+    Raises:
+        BadQuery, WrongMediaType.
+    """
+    no_parameters([*request.query.items()])
+    return body(await request.read(), request.content_type, kind)
+
+
+def known_lease(lease: str) -> str:
+    """A lease's id out of a URL.
+
+    Raises:
+        UnknownLease: it can be no lease's.
+    """
+    try:
+        return msgspec.convert(lease, Id)
+    except msgspec.ValidationError as why:
+        raise UnknownLease(f"there is no lease {lease[:100]!r}: {why}") from why
 
 
 def known(project: str) -> str:

@@ -20,10 +20,14 @@ from streams.events import (
     Label,
     MediaDeleted,
     ModelActivated,
+    Passed,
     Pick,
     ProjectDeleted,
     ProjectUpdated,
+    Released,
+    Renewed,
     Reset,
+    Skipped,
     Task,
     TaskLearning,
     Upload,
@@ -271,6 +275,28 @@ def test_an_annotation_is_of_an_image_or_of_a_frame() -> None:
     found = [heard(encoded(each, JSON), "annotation_updates", JSON) for each in (image, EVENTS["annotation_updates"])]
 
     assert [each.medium for each in found if isinstance(each, AnnotationUpdated)] == [Image("m"), VideoFrame("v", 30)]
+
+
+PASSED = {"medium": IMAGE, "uploaded_at": 1}
+LEASE: dict[str, Any] = {"request_id": "r", "user_id": "me"}
+
+
+@pytest.mark.parametrize(
+    ("change", "more", "event"),
+    [
+        ("renewed", {"expires_at": 7}, Renewed(**WHOLE, **LEASE, expires_at=7)),
+        ("released", {}, Released(**WHOLE, **LEASE)),
+        (
+            "skipped",
+            {"media": [PASSED], "skip_for": "good"},
+            Skipped(**WHOLE, **LEASE, media=[Passed(medium=Image("m"), uploaded_at=1)], skip_for="good"),
+        ),
+    ],
+)
+def test_what_becomes_of_a_lease_is_another_event_of_the_active_set(change: str, more: Told, event: Event) -> None:
+    value = encoded({**WHOLE, **LEASE, "change": change, **more}, JSON)
+
+    assert heard(value, "active_set_events", JSON) == event
 
 
 def test_a_reset_is_another_event_of_the_active_set() -> None:

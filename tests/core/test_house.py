@@ -123,7 +123,7 @@ def test_the_readme_lists_the_topics_there_are() -> None:
 
 
 def test_the_readme_lists_the_routes_there_are() -> None:
-    wanted = [f"| `GET {route.path}` | {route.meaning} |" for route in ROUTES]
+    wanted = [f"| `{route.method} {route.path}` | {route.meaning} |" for route in ROUTES]
 
     assert table_under("| route |") == wanted
 

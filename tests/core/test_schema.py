@@ -54,6 +54,22 @@ EXAMPLES: dict[str, tuple[str, Told]] = {
     "an annotated image": ("annotation_updates", {**WHOLE, **IMAGE, "states": {}}),
     "an image by default": ("annotation_updates", {**WHOLE, "media_id": "m", "states": {"t": "none"}}),
     "lists for tensors": ("inference_artifacts", told("inference_artifacts", features=[[0.5, 1], [2, [3]]])),
+    "a renewal": (
+        "active_set_events",
+        {**WHOLE, "change": "renewed", "request_id": "r", "user_id": "u", "expires_at": 7},
+    ),
+    "a release": ("active_set_events", {**WHOLE, "change": "released", "request_id": "r", "user_id": "u"}),
+    "a skip": (
+        "active_set_events",
+        {
+            **WHOLE,
+            "change": "skipped",
+            "request_id": "r",
+            "user_id": "u",
+            "media": [{"medium": {"media_type": "image", "media_id": "m"}, "uploaded_at": 7}],
+            "skip_for": "others",
+        },
+    ),
     "a reset": ("active_set_events", {**WHOLE, "change": "reset", "request_id": "r"}),
 }
 

@@ -11,7 +11,16 @@ from tests.core.table import NOW, Table, chunk, picks
 
 TASKS = [{"task_id": "t"}, {"task_id": "t2"}]
 # What stays of a project that is gone: that it is, and what is small and may be needed for what comes late.
-STAYING = {Kind.REMOVAL, Kind.LAST_REMOVAL, Kind.BATCH, Kind.NAME, Kind.RESET, Kind.REFERENCE}
+STAYING = {
+    Kind.REMOVAL,
+    Kind.LAST_REMOVAL,
+    Kind.BATCH,
+    Kind.NAME,
+    Kind.RESET,
+    Kind.REFERENCE,
+    Kind.LEASE,
+    Kind.LEASE_END,
+}
 
 
 async def told(project: str = "p", images: int = 3) -> Table:
@@ -46,6 +55,11 @@ async def tell(table: Table, at: int, project: str = "p", images: int = 3) -> No
     granted = [*picks("m0", "m2"), {"medium": frames[1], "rank": 3, "score": 0.5}]
     suggested = [{**each, "uploaded_at": at} for each in granted]
     await table.hears("active_set_events", change="granted", request_id="r", media=suggested, **about)
+    theirs: dict[str, Any] = {**about, "request_id": f"lease of {at}", "user_id": "u"}
+    lent = [{**each, "uploaded_at": at} for each in picks("m1", "m3")]
+    await table.hears("active_set_events", change="granted", media=lent, expires_at=at + 9, **theirs)
+    skipped = [{"medium": lent[0]["medium"], "uploaded_at": at}]
+    await table.hears("active_set_events", change="skipped", media=skipped, skip_for="me", **theirs)
 
 
 def kinds(table: Table, project: str = "p") -> set[Kind]:

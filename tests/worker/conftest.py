@@ -9,11 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
 from faust.types.tuples import Message
 from rocksdict import Options, Rdict
 
 from agents.curate import Curator, Outcome
+from agents.pulse import Pulse
+from streams.app import new_app
 from streams.offsets import Place
+from streams.overrides import OurApp
 from streams.partition import partition_of
 from streams.record import Record
 from streams.settings import Settings
@@ -21,9 +26,12 @@ from tables.batch import Changelog, Ends, Member, Slice, Writer
 from tables.rows import Change
 from tables.state import State
 from tables.store import Store
+from web import views
 from web.active_set import ActiveSets
+from web.door import Door
 from web.query import Query
 
+Client = TestClient[web.Request, web.Application]
 NOW = 1_767_225_600_000
 GENERATION = 7
 PROJECT, TASK, WORKSPACE = "project-1", "t1", "w"
@@ -245,3 +253,56 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
     await state.take(range(8), GENERATION, a_member)
     yield House(settings, state, changelog, disk)
     await state.leave()
+
+
+class App(OurApp):
+    """An application that looks as if it had joined, and owned all partitions or those it is told."""
+
+    unheard = 0.0
+    others: dict[int, str]
+    joined = True
+    reached: dict[tuple[str, int], int]
+
+    def settled(self) -> bool:
+        return self.joined and super().settled()
+
+    def unheard_s(self) -> float:
+        return self.unheard
+
+    def owner(self, partition: int) -> str | None:
+        return self.others.get(partition, str(self.conf.canonical_url))
+
+    def owned(self) -> list[int]:
+        return [number for number in range(8) if number not in self.others]
+
+    def through(self, topic: str, partition: int, applied: int) -> int:
+        return max(applied + 1, self.reached.get((topic, partition), 0))
+
+
+@pytest.fixture
+async def app(monkeypatch: pytest.MonkeyPatch) -> App:
+    monkeypatch.setattr("streams.app.OurApp", App)
+    app: Any = new_app(Settings(broker="127.0.0.1:1"))
+    app.tables.recovery.completed.set()
+    app.tables.recovery.restored = app.rebalancing_count
+    app.rebalancing, app.others, app.reached = False, {}, {}
+    assert isinstance(app, App)
+    return app
+
+
+@pytest.fixture
+async def door(app: App, house: House) -> AsyncIterator[Door]:
+    for each in house.state.partitions:
+        each.caught_up = True
+    door = Door(app, house.settings, house.state, Pulse(60), house.fatal)
+    yield door
+    await door.close()
+
+
+@pytest.fixture
+async def client(app: App, door: Door, house: House) -> AsyncIterator[Client]:
+    views.declare(door, house.sets)
+    app.web.init_server()
+    served: Any = app.web
+    async with TestClient(TestServer(served.web_app)) as client:
+        yield client

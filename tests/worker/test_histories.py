@@ -158,12 +158,25 @@ picks = st.lists(st.tuples(granted, of_uploads), min_size=1, max_size=4, unique_
     ]
 )
 states = st.sampled_from(("none", "partially_annotated", "annotated", "to_revisit"))
+users = st.sampled_from(("u1", "u1", "u2"))
 grants = about(
     change=st.just("granted"),
     request_id=st.sampled_from(("r1", "r2", "r3")),
     task_id=st.sampled_from(ASKED),
+    user_id=users,
     media=picks,
     expires_at=st.one_of(st.none(), times),
+)
+of_leases: Any = {"request_id": st.sampled_from(("r1", "r2", "r3")), "user_id": users}
+leases = st.one_of(
+    about(change=st.just("renewed"), expires_at=times, **of_leases),
+    about(change=st.just("released"), **of_leases),
+    about(
+        change=st.just("skipped"),
+        media=picks.map(lambda told: [{name: each[name] for name in ("medium", "uploaded_at")} for each in told]),
+        skip_for=st.sampled_from(("me", "others", "good")),
+        **of_leases,
+    ),
 )
 resets = about(change=st.just("reset"), request_id=st.just("r4"))
 TOLD: dict[str, st.SearchStrategy[list[Told]]] = {
@@ -187,7 +200,7 @@ TOLD: dict[str, st.SearchStrategy[list[Told]]] = {
     "model_activations": st.lists(
         about(task_id=st.sampled_from(TASKS), model_id=st.sampled_from(("a", "a", "b", "never"))), max_size=3
     ),
-    "active_set_events": st.lists(st.one_of(grants, grants, grants, resets), max_size=6),
+    "active_set_events": st.lists(st.one_of(grants, grants, grants, leases, leases, resets), max_size=8),
 }
 
 
@@ -441,7 +454,7 @@ def law(heard: list[tuple[str, Told]], project: str, asked: str | None, now: int
         if told["timestamp"] > gone[medium[:2]]:
             for name in told["states"]:
                 states[medium, name].append({"timestamp": told["timestamp"], "state": told["states"][name]})
-    barred = held(of("active_set_events"), gone, now)
+    barred = held(of("active_set_events"), gone, now) | skipped(of("active_set_events"), gone)
     for (medium, name), told_of in states.items():
         state = newest(told_of) or {}
         if name in (tasks if asked is None else [asked]) and state["state"] not in allowed:
@@ -496,20 +509,63 @@ def scored(told: Told) -> set[Medium]:
 
 def held(told: list[Told], gone: dict[tuple[str, str], int], now: int) -> set[Medium]:
     """The media that somebody has: who asked first keeps them, until then, a reset or a grant of a later upload."""
+    return {
+        medium for medium, each in granted_by(told)[0].items() if each["until"] > now and each["at"] > gone[medium[:2]]
+    }
+
+
+def skipped(told: list[Told], gone: dict[tuple[str, str], int]) -> set[Medium]:
+    """The media that are not for anybody in particular."""
+    skips = granted_by(told)[1].items()
+    return {medium for (medium, _), (at, whom) in skips if whom != "me" and at > gone[medium[:2]]}
+
+
+def granted_by(told: list[Told]) -> tuple[dict[Medium, Told], dict[tuple[Medium, str], tuple[int, str]]]:
+    """Who has which media, and what was skipped by whom."""
     holders: dict[Medium, Told] = {}
+    leases: dict[str, Told] = {}
+    skips: dict[tuple[Medium, str], tuple[int, str]] = {}
     for event in told:
+        lease = leases.get(event["request_id"])
+        if event["change"] in ("renewed", "released", "skipped"):
+            over = lease is None or lease["until"] <= event["timestamp"] or not lease["media"]
+            if lease is None or over or lease["user"] != event["user_id"]:
+                continue
+            named = {shown_as(each["medium"]): each["uploaded_at"] for each in event.get("media", [])}
+            which = lease["media"] & named.keys() if event["change"] == "skipped" else set(lease["media"])
+            theirs = {each for each in which if holders.get(each, {}).get("request") == event["request_id"]}
+            if event["change"] == "renewed":
+                lease["until"] = event["expires_at"]
+                for each in theirs:
+                    holders[each]["until"] = event["expires_at"]
+                    holders[each]["endless"] = False
+                continue
+            lease["media"] -= which
+            for each in theirs:
+                del holders[each]
+            for each in which if event["change"] == "skipped" else ():
+                if named[each] >= skips.get((each, event["user_id"]), (-1, ""))[0]:
+                    skips[each, event["user_id"]] = (named[each], event["skip_for"])
+            continue
         if event["change"] == "reset":
             for holder in holders.values():
                 holder["until"] = min(holder["until"], 0 if holder["endless"] else holder["until"])
             continue
         end = event["expires_at"]
+        if end is not None and lease is not None:
+            continue
+        got: set[Medium] = set()
         for pick in event["media"]:
             medium, at = shown_as(pick["medium"]), pick["uploaded_at"]
             holder = holders.get(medium, {"at": -1, "until": 0})
             if at > holder["at"] or (at == holder["at"] and holder["until"] <= event["timestamp"]):
                 until = float("inf") if end is None else end
-                holders[medium] = {"at": at, "until": until, "endless": end is None}
-    return {medium for medium, each in holders.items() if each["until"] > now and each["at"] > gone[medium[:2]]}
+                request = event["request_id"]
+                holders[medium] = {"at": at, "until": until, "endless": end is None, "request": request}
+                got.add(medium)
+        if got and end is not None:
+            leases[event["request_id"]] = {"until": end, "user": event["user_id"], "media": got}
+    return holders, skips
 
 
 def media_of(answer: Told) -> set[Medium]:

@@ -4,75 +4,16 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.test_utils import TestServer
 from yarl import URL
 
-from agents.pulse import Pulse
-from streams.app import new_app
 from streams.errors import CorruptStore
 from streams.offsets import Place
-from streams.overrides import OurApp
-from streams.settings import Settings
-from tests.worker.conftest import HOME, PROJECT, TASK, WORKSPACE, House
-from web import views
+from tests.worker.conftest import HOME, PROJECT, TASK, WORKSPACE, App, Client, House
 from web.door import Door
 
-Client = TestClient[web.Request, web.Application]
 SAFE = f"/v1/projects/{PROJECT}/active-set"
 MARKS = f"/api/v1/organizations/o/workspaces/{WORKSPACE}/projects/{PROJECT}/datasets/active"
-
-
-class App(OurApp):
-    """An application that looks as if it had joined, and owned all partitions or those it is told."""
-
-    unheard = 0.0
-    others: dict[int, str]
-    joined = True
-    reached: dict[tuple[str, int], int]
-
-    def settled(self) -> bool:
-        return self.joined and super().settled()
-
-    def unheard_s(self) -> float:
-        return self.unheard
-
-    def owner(self, partition: int) -> str | None:
-        return self.others.get(partition, str(self.conf.canonical_url))
-
-    def owned(self) -> list[int]:
-        return [number for number in range(8) if number not in self.others]
-
-    def through(self, topic: str, partition: int, applied: int) -> int:
-        return max(applied + 1, self.reached.get((topic, partition), 0))
-
-
-@pytest.fixture
-async def app(monkeypatch: pytest.MonkeyPatch) -> App:
-    monkeypatch.setattr("streams.app.OurApp", App)
-    app: Any = new_app(Settings(broker="127.0.0.1:1"))
-    app.tables.recovery.completed.set()
-    app.tables.recovery.restored = app.rebalancing_count
-    app.rebalancing, app.others, app.reached = False, {}, {}
-    assert isinstance(app, App)
-    return app
-
-
-@pytest.fixture
-async def door(app: App, house: House) -> AsyncIterator[Door]:
-    for each in house.state.partitions:
-        each.caught_up = True
-    door = Door(app, house.settings, house.state, Pulse(60), house.fatal)
-    yield door
-    await door.close()
-
-
-@pytest.fixture
-async def client(app: App, door: Door, house: House) -> AsyncIterator[Client]:
-    views.declare(door, house.sets)
-    app.web.init_server()
-    served: Any = app.web
-    async with TestClient(TestServer(served.web_app)) as client:
-        yield client
 
 
 async def test_both_routes_answer_with_items_and_only_getis_marks(client: Client, house: House) -> None:

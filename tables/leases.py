@@ -1,0 +1,88 @@
+"""Leases: what was granted to a user until a time, by the request that asked for it."""
+
+import struct
+from collections.abc import Iterator
+from itertools import islice
+from typing import NamedTuple, Self
+
+import msgspec
+
+from streams.events import Granted, Pick
+from tables.rows import Change, Kind, Rows, hashed, prefix_of
+
+DAY_MS = 24 * 3600 * 1000  # after its end, a request that is repeated is told so
+FORGOTTEN = 10  # leases that a new one clears away at most
+HEAD = struct.Struct("<qqq")
+
+
+class Told(msgspec.Struct, frozen=True):
+    """Whose a lease is, and of which media; those that were skipped or released are not in it any more."""
+
+    request_id: str
+    user_id: str | None
+    task_id: str | None
+    media: list[Pick]
+
+
+class LeaseRow(NamedTuple):
+    """A lease.
+
+    at: when it was granted. expires_at: when it ends. offset: of the event that changed it last.
+    """
+
+    at: int
+    expires_at: int
+    offset: int
+    told: Told
+
+    def pack(self) -> bytes:
+        """The row's value."""
+        return HEAD.pack(self.at, self.expires_at, self.offset) + msgspec.json.encode(self.told)
+
+    @classmethod
+    def unpack(cls, value: bytes) -> Self:
+        """The row of a value."""
+        at, expires_at, offset = HEAD.unpack_from(value)
+        return cls(at, expires_at, offset, msgspec.json.decode(value[HEAD.size :], type=Told))
+
+    def over(self, now: int) -> bool:
+        """Whether it has run out, or nothing is left of it. now: milliseconds since the epoch."""
+        return self.expires_at <= now or not self.told.media
+
+    def without(self, gone: set[str], offset: int) -> Self:
+        """The lease when some of its media, as text, are not in it any more."""
+        left = [pick for pick in self.told.media if str(pick.medium) not in gone]
+        return self._replace(offset=offset, told=msgspec.structs.replace(self.told, media=left))
+
+
+def lease_key(project: str, request_id: str) -> bytes:
+    """The key of a lease."""
+    return prefix_of(project, Kind.LEASE) + hashed(request_id)
+
+
+def lease_of(rows: Rows, project: str, request_id: str) -> LeaseRow | None:
+    """The lease that was granted to a request, however long ago it ended, if it is not forgotten yet."""
+    [row] = rows.get([lease_key(project, request_id)])
+    return None if row is None else LeaseRow.unpack(row)
+
+
+def end_key(project: str, expires_at: int, request_id: str) -> bytes:
+    """The key of a row that tells when to forget a lease; they are in the order of their times."""
+    return prefix_of(project, Kind.LEASE_END) + expires_at.to_bytes(8, "big") + hashed(request_id)
+
+
+def leased(event: Granted, expires_at: int, media: list[Pick], offset: int, rows: Rows) -> Iterator[Change]:
+    """The rows of a new lease, and those of some that ended more than a day ago, which go."""
+    told = Told(event.request_id, event.user_id, event.task_id, media)
+    yield lease_key(event.project_id, event.request_id), LeaseRow(event.timestamp, expires_at, offset, told).pack()
+    yield end_key(event.project_id, expires_at, event.request_id), b""
+    prefix, leases = prefix_of(event.project_id, Kind.LEASE_END), prefix_of(event.project_id, Kind.LEASE)
+    for key, _ in islice(rows.scan(prefix), FORGOTTEN):
+        end = int.from_bytes(key[len(prefix) : len(prefix) + 8], "big")
+        if end + DAY_MS >= event.timestamp:
+            break
+        yield key, None
+        name = leases + key[len(prefix) + 8 :]
+        [row] = rows.get([name])
+        if row is not None and HEAD.unpack_from(row)[1] <= end:  # it was not renewed
+            yield name, None
