@@ -40,6 +40,10 @@ class UnknownTask(ActivesetError):
     """The project has no such task: 404."""
 
 
+class UnknownMedium(ActivesetError):
+    """The project has no such medium, or it was deleted: 404."""
+
+
 class UnknownLease(ActivesetError):
     """The project has no such lease, or it ended long ago: 404."""
 

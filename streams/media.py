@@ -37,3 +37,26 @@ class Video(msgspec.Struct, frozen=True, tag_field="media_type", tag="video"):
 
 
 Medium = Image | VideoFrame
+
+
+def medium(text: str) -> Medium:
+    """The medium that a text names, as it stands in a URL.
+
+    Raises:
+        ValueError: it names none, and what it must be.
+
+    >>> medium("frame:v1:30")
+    VideoFrame(media_id='v1', frame_index=30)
+    """
+    kind, _, rest = text.partition(":")
+    media_id, _, frame = rest.rpartition(":")
+    told: dict[str, object] = {"media_type": "image", "media_id": rest}
+    if kind == "frame" and frame.isascii() and frame.isdigit() and len(frame) <= len(str(2**32)):
+        told = {"media_type": "video_frame", "media_id": media_id, "frame_index": int(frame)}
+    elif kind != "image":
+        raise ValueError(f"must be image:<id> or frame:<id>:<index>, not {text[:100]!r}")
+    try:
+        found: Medium = msgspec.convert(told, Medium)
+    except msgspec.ValidationError as why:
+        raise ValueError(f"must be image:<id> or frame:<id>:<index>: {why}") from why
+    return found

@@ -258,6 +258,17 @@ class Pool:
         of = {by: SKIPS[row["whom"]] for by, row in live.items() if row["uploaded_at"] > since}
         return any(whom == "good" or whom == ("me" if by == user else "others") for by, whom in of.items())
 
+    def hidden(self) -> list[bytes]:
+        """The media that were skipped so that who asks without a name does not get them."""
+        told = [medium for (kind, medium), rows in self._rows.items() if kind is Kind.SKIP and rows]
+        return [medium for medium in told if self.skipped(medium, None)]
+
+    def until(self, medium: bytes, now: int) -> int | None:
+        """Until when somebody has a medium; `FOREVER` without an end, none if nobody has it."""
+        if self.free(medium, now):
+            return None
+        return int(np.frombuffer(self.rows(Kind.GRANT)[medium], GRANT)["until"][0])
+
     def _grants(self) -> Any:
         return self.gathered(Kind.GRANT, b"", GRANT, np.array((-1, -1, False, -1, 0), GRANT))
 

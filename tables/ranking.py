@@ -7,6 +7,7 @@ go on meanwhile. What they changed since is looked at again in what is answered.
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ class Order:
     """The media of a task, or of the whole project, that may be annotated: their places in the pool, best first.
 
     best: those that nobody has. taken: those that somebody has; suggested: whether a reset would free some of them.
-    of_task: the scores, by task.
+    of_task: the scores, by task; states: in those of which they matter, as places in STATES. held: whether taken.
     due: when it changes without an event (milliseconds since the epoch); none if it does not.
     """
 
@@ -40,6 +41,8 @@ class Order:
     tier: NDArray[np.uint8]
     score: Floats
     of_task: dict[str, Scores]
+    states: dict[str, NDArray[np.uint8]]
+    held: NDArray[np.bool_]
     due: int | None
 
 
@@ -216,9 +219,8 @@ class Ranking:
         media = made.order.media
         places: list[Place] = []
         for medium, (rank, score) in picks.items():
-            place = int(np.searchsorted(media, np.frombuffer(medium, MEDIA)[0]))
-            there = place < len(media) and bytes(media[place]).ljust(MEDIUM_BYTES, b"\0") == medium
-            if there and self.pool.exists(medium):
+            place = place_of(media, medium)
+            if place is not None and self.pool.exists(medium):
                 places.append(replace(self._place(made, place, rank), score=score))
         return places
 
@@ -249,7 +251,15 @@ class Ranking:
             },
             "label": self.pool.name(slot["label"]),
             "model_id": self.pool.name(slot["model"]),
+            "scored_at": datetime.fromtimestamp(int(slot["at"]) / 1000, UTC).isoformat(),
         }
+
+
+def place_of(media: Media, medium: bytes) -> int | None:
+    """Where a medium stands in an array of media; none if it is not in it."""
+    place = int(np.searchsorted(media, np.frombuffer(medium, MEDIA)[0]))
+    there = place < len(media) and bytes(media[place]).ljust(MEDIUM_BYTES, b"\0") == medium
+    return place if there else None
 
 
 def rule(project: ProjectUpdated, task_id: str | None) -> tuple[list[str], list[int]]:
@@ -285,8 +295,9 @@ def order_of(pool: Pool, task_id: str | None, now: int, patience_ms: int) -> Ord
     score = np.where(scored.any(axis=0), score, NEVER_SCORED)
     tasks, allowed = rule(project, task_id)
     eligible = np.ones(len(media), dtype=bool)
-    for task in tasks:
-        eligible &= np.isin(pool.states(task), allowed)
+    states = {task: pool.states(task) for task in tasks}
+    for state in states.values():
+        eligible &= np.isin(state, allowed)
     best = np.lexsort((pool.chance(), score, tier))
     best = best[eligible[best]]
     taken, ends = pool.taken(now)
@@ -301,5 +312,7 @@ def order_of(pool: Pool, task_id: str | None, now: int, patience_ms: int) -> Ord
         tier=tier,
         score=score,
         of_task=of_task,
+        states=states,
+        held=taken,
         due=min(due, default=None),
     )

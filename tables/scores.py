@@ -22,7 +22,7 @@ ACTIVE, EARLIER, UNSCORED = 1, 2, 3
 NEVER_SCORED = 1.0
 # Extractors whose utilities are comparable within a batch only: what they measure against came with it.
 OF_BATCH = ("fre", "fre_class_agnostic")
-CHOSEN = np.dtype([("model", "<u8"), ("label", "<u8")])
+CHOSEN = np.dtype([("model", "<u8"), ("label", "<u8"), ("at", "<i8")])
 BATCH = np.dtype([("model", "<u8"), ("batch", "<u8")])  # the key of a batch, after its task
 
 
@@ -43,7 +43,7 @@ class Column:
 class Scores:
     """What a task says of each medium of a pool: tier, score in [0, 1], and why.
 
-    chosen: model and label of the slot that counts, as hashes; 0 where there is none.
+    chosen: model and label of the slot that counts, as hashes, and its time; 0 where there is none.
     columns: of each extractor that counts somewhere.
     due: when what is said changes without an event (milliseconds since the epoch); none if it does not.
     """
@@ -109,7 +109,7 @@ def scores(pool: Pool, task: Task, learning: ActiveLearning, now: int, patience_
         better = np.isfinite(score) & (at > since[media])
         there = media[better]
         since[there], found.score[there] = at[better], score[better]
-        found.chosen[there] = told[better][["model", "label"]]
+        found.chosen[there] = told[better][["model", "label", "at"]]
         found.tier[there] = ACTIVE if model == active else EARLIER
         for each in found.columns.values():
             each.utility[there] = each.score[there] = np.nan

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Awaitable, Callable
+from hashlib import blake2b
 from http import HTTPStatus
 
 import orjson
@@ -17,6 +18,7 @@ from streams.errors import (
     NotTheirLease,
     RequestUsed,
     UnknownLease,
+    UnknownMedium,
     UnknownProject,
     UnknownTask,
     WrongMediaType,
@@ -31,6 +33,7 @@ PROBLEMS: dict[type[ActivesetError], tuple[int, str]] = {
     BadQuery: (400, "bad_request"),
     UnknownProject: (404, "project_not_found"),
     UnknownTask: (404, "task_not_found"),
+    UnknownMedium: (404, "media_not_found"),
     UnknownLease: (404, "lease_not_found"),
     NotTheirLease: (403, "lease_of_another_user"),
     LeaseOver: (410, "lease_over"),
@@ -91,6 +94,16 @@ def answer(body: object) -> web.Response:
     """A 200 with a JSON body that no cache may keep."""
     headers = {"Cache-Control": "no-store"}
     return web.Response(body=orjson.dumps(body), content_type="application/json", headers=headers)
+
+
+def safe(request: web.Request, body: object) -> web.Response:
+    """A 200 with a JSON body that a client may keep and ask for again by its `ETag`; a 304 if it has that already."""
+    raw = orjson.dumps(body)
+    headers = {"Cache-Control": "no-cache", "ETag": f'"{blake2b(raw, digest_size=12).hexdigest()}"'}
+    asked = [each.strip().removeprefix("W/") for each in request.headers.get(hdrs.IF_NONE_MATCH, "").split(",")]
+    if headers["ETag"] in asked or "*" in asked:
+        return web.Response(status=304, headers=headers)
+    return web.Response(body=raw, content_type="application/json", headers=headers)
 
 
 def problem(status: int, error_code: str, message: str) -> web.Response:

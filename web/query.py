@@ -72,10 +72,22 @@ def user(parameters: Sequence[tuple[str, str]]) -> str:
         raise BadQuery(f"user_id must be an id: {why}") from why
 
 
+def task_only(parameters: Sequence[tuple[str, str]]) -> str | None:
+    """The task that the parameters of a URL name, which knows no other parameter.
+
+    Raises:
+        BadQuery: names the parameter and what it may be.
+    """
+    for name, _ in parameters:
+        if name != "task_id":
+            raise BadQuery(f"parameters must be task_id, and {name[:100]!r} is not")
+    return query(parameters, strict=True).task_id
+
+
 def no_parameters(parameters: Sequence[tuple[str, str]]) -> None:
     """Raises BadQuery if there are any."""
     if parameters:
-        raise BadQuery(f"this route has no parameters, and {parameters[0][0][:100]!r} was given: they are in the body")
+        raise BadQuery(f"this route has no parameters, and {parameters[0][0][:100]!r} was given")
 
 
 def body(raw: bytes, media_type: str, kind: type[T]) -> T:

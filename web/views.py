@@ -12,8 +12,9 @@ from streams.media import Id
 from web.active_set import PATIENCE_S, ActiveSets
 from web.door import Door
 from web.leases import LeaseRenewal, LeaseRequest, Leases, Skip
-from web.problems import answer, guarded, problem
-from web.query import T, body, no_parameters, query, user
+from web.problems import answer, guarded, problem, safe
+from web.query import T, body, no_parameters, query, task_only, user
+from web.reasons import Reasons
 
 ANSWER_S = 5.0  # of another worker, for what marks nothing
 
@@ -41,6 +42,18 @@ ACTIVE_SET = Route(
     "/v1/projects/{project}/active-set",
     "the same, and marks nothing; a parameter that nobody knows is an error, and so is a `limit` above 1,000",
     "GetActiveSet",
+)
+MEDIUM = Route(
+    "/v1/projects/{project}/media/{medium}",
+    "a medium, `image:<id>` or `frame:<video id>:<index>`: whether it may be had, its rank in the project or in "
+    "`task_id`, and why: score, tier, and of each task utilities, label, model, and when it was scored",
+    "GetMedium",
+)
+PROJECT = Route(
+    "/v1/projects/{project}",
+    "a project: its media by state and tier, the share of the pool that the active model has scored, how scores and "
+    "predicted labels lie in the pool and in what is annotated, and how fresh it is",
+    "GetProject",
 )
 LEASES = "/v1/projects/{project}/leases"
 LEASE = Route(
@@ -82,7 +95,7 @@ READYZ = Route(
     "move, it has lost Kafka, or it stops",
     "readyz",
 )
-ROUTES = (ACTIVE, ACTIVE_SET, LEASE, RENEW, RELEASE, SKIP, LIVEZ, READYZ)
+ROUTES = (ACTIVE, ACTIVE_SET, MEDIUM, PROJECT, LEASE, RENEW, RELEASE, SKIP, LIVEZ, READYZ)
 
 
 def declare(door: Door, active_sets: ActiveSets) -> None:
@@ -98,7 +111,7 @@ def declare(door: Door, active_sets: ActiveSets) -> None:
         asked, name = query([*request.query.items()], strict=True), known(project)
 
         async def here() -> web.Response:
-            return answer(await active_sets.shown(name, asked))
+            return safe(request, await active_sets.shown(name, asked))
 
         return await door.answer(request, name, here, ANSWER_S)
 
@@ -110,7 +123,24 @@ def declare(door: Door, active_sets: ActiveSets) -> None:
 
         return await door.answer(request, name, here, PATIENCE_S + ANSWER_S)
 
-    leases = Leases(active_sets)
+    leases, reasons = Leases(active_sets), Reasons(active_sets)
+
+    async def medium(request: web.Request, project: str, medium: str) -> web.StreamResponse:
+        task_id, name = task_only([*request.query.items()]), known(project)
+
+        async def here() -> web.Response:
+            return safe(request, await reasons.medium(name, medium, task_id))
+
+        return await door.answer(request, name, here, ANSWER_S)
+
+    async def overview(request: web.Request, project: str) -> web.StreamResponse:
+        no_parameters([*request.query.items()])
+        name = known(project)
+
+        async def here() -> web.Response:
+            return safe(request, await reasons.project(name))
+
+        return await door.answer(request, name, here, ANSWER_S)
 
     async def lease(request: web.Request, project: str) -> web.StreamResponse:
         async def here() -> web.Response:
@@ -148,6 +178,8 @@ def declare(door: Door, active_sets: ActiveSets) -> None:
         READYZ: are_ready,
         ACTIVE_SET: shown,
         ACTIVE: suggested,
+        MEDIUM: medium,
+        PROJECT: overview,
         LEASE: lease,
         RENEW: renewed,
         RELEASE: released,

@@ -1,0 +1,62 @@
+"""A project at a glance: how many of its media are in which state, how far the active models are, how scores lie."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streams.events import ProjectUpdated
+from tables.ranking import TIERS, Order, rule
+from tables.rows import STATES
+from tables.scores import ACTIVE, UNSCORED, Scores
+from tables.slots import NOTHING_FOUND
+
+BINS = 10  # of the histogram of scores
+Mask = NDArray[np.bool_]
+
+
+def media(order: Order, project: ProjectUpdated) -> dict[str, int]:
+    """How many media there are, how many of them may be had, somebody has, and are annotated in a task.
+
+    order: of the whole project.
+    """
+    eligible = in_states(order, *rule(project, None))
+    return {
+        "total": len(order.media),
+        "available": int((eligible & ~order.held).sum()),
+        "held": int((eligible & order.held).sum()),
+        "annotated": int((~eligible).sum()),
+    }
+
+
+def of_task(order: Order, project: ProjectUpdated, task_id: str) -> dict[str, Any]:
+    """What is known in a task that can be trained. Labels are those that a model predicted, as hashes."""
+    told = order.of_task[task_id]
+    pool = in_states(order, *rule(project, task_id))
+    scored = pool & (told.tier < UNSCORED)
+    counts, edges = np.histogram(told.score[scored], bins=BINS, range=(0.0, 1.0))
+    annotated = order.states[task_id] == STATES.index("annotated")
+    return {
+        "states": {name: int((order.states[task_id] == number).sum()) for number, name in enumerate(STATES)},
+        "tiers": {name: int((pool & (told.tier == tier)).sum()) for tier, name in TIERS.items()},
+        "coverage": float((pool & (told.tier == ACTIVE)).sum() / pool.sum()) if pool.any() else None,
+        "scores": {"edges": edges.round(3).tolist(), "counts": counts.tolist()},
+        "labels": {"pool": labels(told, scored), "annotated": labels(told, annotated & (told.tier < UNSCORED))},
+        "scored_at": int(told.chosen["at"][told.tier < UNSCORED].max(initial=0)),
+    }
+
+
+def labels(told: Scores, which: Mask) -> list[tuple[int, int]]:
+    """How many media have each label, the most first; 0 where a model found nothing, or told no label."""
+    of = told.chosen["label"][which]
+    each, counts = np.unique(np.where(of == NOTHING_FOUND, 0, of), return_counts=True)
+    order = np.lexsort((each, -counts))
+    return [*zip(each[order].tolist(), counts[order].tolist(), strict=True)]
+
+
+def in_states(order: Order, tasks: list[str], allowed: list[int]) -> Mask:
+    """Which media are in one of some states in each of some tasks; one that came after the order says nothing."""
+    there = np.ones(len(order.media), dtype=bool)
+    for task in order.states.keys() & tasks:
+        there &= np.isin(order.states[task], allowed)
+    return there

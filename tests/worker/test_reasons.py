@@ -1,0 +1,198 @@
+from typing import Any
+
+import pytest
+from yarl import URL
+
+from tests.worker.conftest import NOW, PROJECT, TASK, Client, House
+from tests.worker.test_leases import LEASES, asks, skip
+from tests.worker.test_views import SAFE
+
+ABOUT = f"/v1/projects/{PROJECT}"
+SCORED_AT = "2026-01-01T00:00:00+00:00"
+
+
+async def got(client: Client, path: str, status: int = 200) -> Any:
+    answer = await client.get(URL(path, encoded=True))
+    assert answer.status == status, await answer.text()
+    return await answer.json()
+
+
+async def told(house: House) -> None:
+    """Four images, of which three have scores of the active model, and one is annotated."""
+    await house.tells("m1", "m2", "m3", "m4")
+    await house.says("model_activations", task_id=TASK, model_id="model-1")
+    await house.infers({"m1": 0.2, "m2": 0.9, "m3": 0.5})
+    await house.says("annotation_updates", media_id="m3", states={TASK: "annotated"}, timestamp=NOW)
+
+
+async def test_a_medium_tells_where_it_stands_and_why(client: Client, house: House) -> None:
+    await told(house)
+
+    answer = await got(client, f"{ABOUT}/media/image:m1?task_id={TASK}")
+
+    [reason] = answer.pop("reasons")
+    assert answer.pop("as_of").keys() == {
+        "annotation_updates",
+        "inference_artifacts",
+        "media_uploads",
+        "model_activations",
+        "project_updates",
+    }
+    assert answer == {
+        "medium": {"media_type": "image", "media_id": "m1"},
+        "state": "available",
+        "held_until": None,
+        "rank": 2,
+        "score": pytest.approx(2 / 3),
+        "tier": "active_model",
+        "annotation_state_per_task": [{"task_id": TASK, "state": "none"}],
+        "lag": {},
+    }
+    assert reason == {
+        "task_id": TASK,
+        "tier": "active_model",
+        "score": pytest.approx(2 / 3),
+        "extractors": {"margin": {"utility": pytest.approx(0.2), "score": pytest.approx(2 / 3)}},
+        "label": "a",
+        "model_id": "model-1",
+        "scored_at": SCORED_AT,
+    }
+
+
+async def test_ranks_are_those_of_the_active_set(client: Client, house: House) -> None:
+    await house.tells(*[f"m{n}" for n in range(9)])
+    await house.infers({f"m{n}": n / 10 for n in range(9)})
+    for n, whom in enumerate(("me", "others", "good")):
+        await asks(client, user_id="ann", limit=1, request_id=f"r{n}")
+        _, lease = await asks(client, user_id="ann", limit=1, request_id=f"r{n}")
+        await asks(client, f"{LEASES}/r{n}/skips", **skip("ann", lease["lease"]["media"][0], whom))
+    await asks(client, user_id="bob", limit=1)
+    shown = [item["id"] for item in (await got(client, SAFE))["active_set"]]
+
+    ranks = {n: (await got(client, f"{ABOUT}/media/image:m{n}"))["rank"] for n in range(9)}
+
+    assert [f"m{n}" for n in sorted(range(9), key=lambda n: ranks[n] or 99)][: len(shown)] == shown
+    assert sorted(rank for rank in ranks.values() if rank) == [*range(1, len(shown) + 1)]
+
+
+async def test_a_medium_that_cannot_be_had_tells_why(client: Client, house: House) -> None:
+    await told(house)
+    await asks(client, user_id="ann", limit=1, ttl_s=60, request_id="r1")
+    await asks(client, user_id="ann", limit=1, request_id="r2")
+    m1 = {"media_type": "image", "media_id": "m1"}
+    await asks(client, f"{LEASES}/r2/skips", **skip("ann", m1, "good"))
+
+    answers = {n: await got(client, f"{ABOUT}/media/image:m{n}") for n in (1, 2, 3)}
+
+    assert {n: (each["state"], each["rank"]) for n, each in answers.items()} == {
+        1: ("skipped", None),
+        2: ("held", None),
+        3: ("annotated", None),
+    }
+    assert answers[2]["held_until"] == "2026-01-01T00:01:00+00:00"
+
+
+async def test_a_frame_is_named_by_its_video_and_index(client: Client, house: House) -> None:
+    await told(house)
+    video = {"media_type": "video", "media_id": "v:1", "frame_count": 9, "frame_stride": 4}
+    await house.says("media_uploads", dataset_storage_id="s", **video)
+
+    answer = await got(client, f"{ABOUT}/media/frame:v:1:8")
+
+    assert answer["medium"] == {"media_type": "video_frame", "media_id": "v:1", "frame_index": 8}
+    assert (answer["state"], answer["tier"]) == ("available", "not_scored")
+    await got(client, f"{ABOUT}/media/frame:v:1:7", 404)
+
+
+async def test_a_project_tells_how_far_it_is(client: Client, house: House) -> None:
+    await told(house)
+    await asks(client, user_id="ann", limit=1)
+
+    answer = await got(client, ABOUT)
+
+    assert answer["media"] == {"total": 4, "available": 2, "held": 1, "annotated": 1, "skipped": 0}
+    [task] = answer["tasks"]
+    assert task == {
+        "task_id": TASK,
+        "title": "",
+        "task_type": "classification",
+        "trainable": True,
+        "states": {"none": 3, "partially_annotated": 0, "annotated": 1, "to_revisit": 0},
+        "tiers": {"active_model": 2, "earlier_model": 0, "not_scored": 1},
+        "coverage": pytest.approx(2 / 3),
+        "scores": {"edges": [n / 10 for n in range(11)], "counts": [1, 0, 0, 0, 0, 0, 1, 0, 0, 0]},
+        "labels": {"pool": [{"label": "a", "media": 2}], "annotated": [{"label": "a", "media": 1}]},
+        "scored_at": SCORED_AT,
+        "active_model": "model-1",
+        "batches": {"complete": 1, "coming": 0},
+    }
+
+
+async def test_a_project_of_which_little_is_known_is_told_all_the_same(client: Client, house: House) -> None:
+    await house.says(
+        "project_updates", dataset_storage_id="s", tasks=[{"task_id": "crop", "trainable": False}, {"task_id": "t1"}]
+    )
+
+    crop, task = (await got(client, ABOUT))["tasks"]
+
+    assert crop == {"task_id": "crop", "title": "", "task_type": "", "trainable": False}
+    assert (task["coverage"], task["active_model"], task["scored_at"]) == (None, None, None)
+
+
+@pytest.mark.parametrize("path", [SAFE, ABOUT, f"{ABOUT}/media/image:m1"])
+async def test_a_safe_answer_that_a_client_has_already_is_not_sent_again(
+    client: Client, house: House, path: str
+) -> None:
+    await told(house)
+    first = await client.get(path)
+
+    again = await client.get(path, headers={"If-None-Match": f'"x", {first.headers["ETag"]}'})
+    await house.says("annotation_updates", media_id="m1", states={TASK: "annotated"})
+    after = await client.get(path, headers={"If-None-Match": first.headers["ETag"]})
+
+    assert (again.status, await again.read(), again.headers["ETag"]) == (304, b"", first.headers["ETag"])
+    assert after.status == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code"),
+    [
+        ("/media/m1", 400, "bad_request"),
+        ("/media/video:v1", 400, "bad_request"),
+        ("/media/frame:v1", 400, "bad_request"),
+        ("/media/frame:v1:-1", 400, "bad_request"),
+        ("/media/frame:v1:4294967296", 400, "bad_request"),
+        ("/media/frame:v1:%C2%B2", 400, "bad_request"),
+        ("/media/image:", 400, "bad_request"),
+        ("/media/image:%00", 400, "bad_request"),
+        ("/media/image:a%2Fb", 400, "bad_request"),
+        ("/media/..%2F..", 400, "bad_request"),
+        (f"/media/image:{'m' * 5000}", 400, "bad_request"),
+        ("/media/image:m9", 404, "media_not_found"),
+        ("/media/frame:v1:0", 404, "media_not_found"),
+        ("/media/image:m1?limit=1", 400, "bad_request"),
+        ("/media/image:m1?task_id=", 400, "bad_request"),
+        ("/media/image:m1?task_id=t1&task_id=t1", 400, "bad_request"),
+        ("/media/image:m1?task_id=t9", 404, "task_not_found"),
+        ("?limit=1", 400, "bad_request"),
+        ("x", 404, "project_not_found"),
+        ("%00", 404, "project_not_found"),
+    ],
+)
+async def test_a_wrong_question_about_a_medium_or_a_project_is_answered_with_what_is_wrong(
+    client: Client, house: House, path: str, status: int, code: str
+) -> None:
+    await told(house)
+
+    answer = await got(client, ABOUT + path, status)
+
+    assert answer["error_code"] == code
+
+
+async def test_a_medium_that_was_deleted_is_not_found(client: Client, house: House) -> None:
+    await told(house)
+    await got(client, f"{ABOUT}/media/image:m1")
+
+    await house.says("media_deletions", dataset_storage_id="s", media_type="image", media_id="m1", timestamp=NOW + 1)
+
+    await got(client, f"{ABOUT}/media/image:m1", 404)

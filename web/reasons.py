@@ -1,0 +1,116 @@
+"""What is known of a project and of each of its media: where it stands in the order, and why."""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from streams.errors import BadQuery, UnknownMedium
+from streams.media import medium
+from tables import overview
+from tables.ranking import Place, place_of
+from tables.rows import FOREVER, medium_bytes
+from web.active_set import ActiveSets
+
+
+@dataclass(frozen=True)
+class Reasons:
+    """Answers about the projects whose partitions are here; nothing is marked."""
+
+    sets: ActiveSets
+
+    async def medium(self, project: str, text: str, task_id: str | None) -> dict[str, Any]:
+        """A medium: whether it may be had, its place among those that are shown now, and why.
+
+        Raises:
+            BadQuery: the text names no medium.
+            UnknownMedium: there is none of that name.
+            NotReady, UnknownProject, UnknownTask.
+        """
+        try:
+            named = medium(text)
+        except ValueError as why:
+            raise BadQuery(f"medium {why}") from why
+        partition = self.sets.home(project)
+        ranking = await partition.ranking(project)
+        made, key = await ranking.made(task_id, self.sets.now()), medium_bytes(named)
+        partition.check()
+        pool, order, now = ranking.pool, made.order, self.sets.now()
+        found = ranking.found(made, {key: (0, 0.0)})
+        if not found:
+            raise UnknownMedium(f"project {project!r} has no medium {text[:300]!r}")
+        eligible, until, skipped = ranking.eligible(made)(key), pool.until(key, now), pool.skipped(key, None)
+        where = place_of(order.media, key) or 0
+        before = np.flatnonzero(order.best == where)
+        rank = None
+        if len(before) and eligible and until is None and not skipped:
+            hidden = [place_of(order.media, each) for each in pool.hidden()]
+            rank = (
+                int(before[0])
+                + 1
+                - int(np.isin(order.best[: before[0]], [each for each in hidden if each is not None]).sum())
+            )
+        place: Place = found[0]
+        return {
+            "medium": msgspec.to_builtins(named),
+            "state": ("annotated" if not eligible else "held" if until else "skipped" if skipped else "available"),
+            "held_until": iso(until) if until is not None and until != FOREVER else None,
+            "rank": rank,
+            "score": float(order.score[where]),
+            "tier": place.tier,
+            "reasons": place.reasons,
+            "annotation_state_per_task": [
+                {"task_id": task.task_id, "state": pool.state(task.task_id, key)} for task in pool.project.tasks
+            ],
+            "as_of": ranking.as_of(made),
+            "lag": partition.lag(),
+        }
+
+    async def project(self, project: str) -> dict[str, Any]:
+        """A project: how many of its media are in which state and tier, how scores and labels lie, how fresh it is.
+
+        Raises:
+            NotReady, UnknownProject.
+        """
+        partition = self.sets.home(project)
+        ranking = await partition.ranking(project)
+        made = await ranking.made(None, self.sets.now())
+        pool, order, told = ranking.pool, made.order, ranking.pool.project
+        counts = await asyncio.to_thread(overview.media, order, told)
+        # A task that the order does not know came after it.
+        trained = [task for task in told.tasks if task.task_id in order.of_task]
+        known = {task.task_id: await asyncio.to_thread(overview.of_task, order, told, task.task_id) for task in trained}
+        partition.check()
+        tasks: list[dict[str, Any]] = []
+        for task in told.tasks:
+            about = {name: getattr(task, name) for name in ("task_id", "title", "task_type", "trainable")}
+            if task.task_id in known:
+                batches = pool.batches(task.task_id).values()
+                complete = sum(each.complete for each in batches)
+                about |= known[task.task_id]
+                about["labels"] = {
+                    of: [{"label": pool.name(label) if label else None, "media": count} for label, count in each]
+                    for of, each in about["labels"].items()
+                }
+                about["scored_at"] = iso(about["scored_at"]) if about["scored_at"] else None
+                about["active_model"] = pool.name(pool.active_model(task.task_id)) or None
+                about["batches"] = {"complete": complete, "coming": len(batches) - complete}
+            tasks.append(about)
+        return {
+            "project_id": project,
+            "workspace_id": told.workspace_id,
+            "name": told.name,
+            "dataset_storage_id": told.dataset_storage_id,
+            "media": {**counts, "skipped": len(pool.hidden())},
+            "tasks": tasks,
+            "as_of": ranking.as_of(made),
+            "lag": partition.lag(),
+        }
+
+
+def iso(at: int) -> str:
+    """A time as clients see it. at: milliseconds since the epoch."""
+    return datetime.fromtimestamp(at / 1000, UTC).isoformat()
