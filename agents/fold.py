@@ -33,7 +33,7 @@ from streams.events import (
 )
 from streams.media import Video
 from streams.record import Heard
-from tables.leases import LeaseRow, end_key, lease_key, lease_of, leased
+from tables.leases import LeaseRow, end_key, holder_of, lease_key, lease_of, leased
 from tables.rows import (
     FOREVER,
     GRANT,
@@ -139,18 +139,19 @@ def fold_grant(event: Granted, rows: Rows, heard: Heard) -> list[Change]:
 
     Live is what had not run out when the event was published, and was not swept away by a reset. Where both tell of
     which upload of a medium they are, the grant of a later one ends that of an earlier one: in between it was deleted.
-    A lease is remembered with what it got; its request, if it comes once more, gets nothing.
+    A lease is remembered with what it asked for; its request, if it comes once more, gets nothing.
     """
-    if event.expires_at is not None and lease_of(rows, event.project_id, event.request_id) is not None:
-        return []
+    if event.expires_at is not None:
+        before = lease_of(rows, event.project_id, event.request_id)
+        if before is not None and event.attempt <= before.told.attempt:
+            return []
     prefix = prefix_of(event.project_id, Kind.GRANT)
     keys = [prefix + medium_bytes(pick.medium) for pick in event.media]
     [last] = rows.get([prefix_of(event.project_id, Kind.RESET)])
     reset = -1 if last is None else unpack_int(last)
     until = FOREVER if event.expires_at is None else event.expires_at
-    holder = number_of(event.request_id)
+    holder = holder_of(event.request_id, event.attempt)
     changes: dict[bytes, bytes | None] = {}
-    got: dict[bytes, Pick] = {}
     for pick, key, row in zip(event.media, keys, rows.get(keys), strict=True):
         held = np.frombuffer(changes.get(key, row) or b"", GRANT)
         uploaded_at, told = uploaded(event, pick), pick.uploaded_at is not None
@@ -158,9 +159,8 @@ def fold_grant(event: Granted, rows: Rows, heard: Heard) -> list[Change]:
         later, earlier = both & (held["uploaded_at"] < uploaded_at), both & (held["uploaded_at"] > uploaded_at)
         if (later | ~earlier & ~live(held, reset, event.timestamp)).all():
             changes[key] = np.array((heard.offset, uploaded_at, told, until, holder), GRANT).tobytes()
-            got[key] = pick
-    if got and event.expires_at is not None:
-        changes.update(leased(event, event.expires_at, [*got.values()], heard.offset, rows))
+    if event.expires_at is not None:
+        changes.update(leased(event, event.expires_at, heard.offset, rows))
     return [*changes.items()]
 
 
@@ -224,11 +224,10 @@ def live_lease(event: Renewed | Released | Skipped, rows: Rows) -> LeaseRow | No
 
 def held_by(lease: LeaseRow, project: str, rows: Rows) -> Iterator[tuple[bytes, Any]]:
     """The grants of a lease's media that are the lease's still."""
-    holder = number_of(lease.told.request_id)
     keys = [prefix_of(project, Kind.GRANT) + medium_bytes(pick.medium) for pick in lease.told.media]
     for key, row in zip(keys, rows.get(keys), strict=True):
         grant = np.frombuffer(row or b"", GRANT)
-        if (grant["holder"] == holder).any():
+        if (grant["holder"] == lease.holder).any():
             yield key, grant
 
 

@@ -207,7 +207,8 @@ class Pick(msgspec.Struct, frozen=True, kw_only=True):
 class Granted(Event, frozen=True, kw_only=True, tag_field="change", tag="granted"):
     """Media were chosen for somebody, best first; who asked first keeps them. Without an end unless one is told.
 
-    With an end it is a lease, named by its request: a request that comes twice is granted nothing more.
+    With an end it is a lease, named by its request: one that comes twice is granted nothing more. Only if nothing was
+    granted to it may it be tried again, as the next attempt.
     """
 
     request_id: Id
@@ -215,6 +216,7 @@ class Granted(Event, frozen=True, kw_only=True, tag_field="change", tag="granted
     user_id: Id | None = None
     media: Annotated[list[Pick], Meta(max_length=1000)]
     expires_at: Timestamp | None = None
+    attempt: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
 
 
 class Renewed(Event, frozen=True, kw_only=True, tag_field="change", tag="renewed"):

@@ -8,7 +8,7 @@ from typing import NamedTuple, Self
 import msgspec
 
 from streams.events import Granted, Pick
-from tables.rows import Change, Kind, Rows, hashed, prefix_of
+from tables.rows import Change, Kind, Rows, hashed, number_of, prefix_of
 
 DAY_MS = 24 * 3600 * 1000  # after its end, a request that is repeated is told so
 FORGOTTEN = 10  # leases that a new one clears away at most
@@ -16,9 +16,13 @@ HEAD = struct.Struct("<qqq")
 
 
 class Told(msgspec.Struct, frozen=True):
-    """Whose a lease is, and of which media; those that were skipped or released are not in it any more."""
+    """Whose a lease is, and which media were asked for; those that were skipped or released are not in it any more.
+
+    Which of them it has, their grants tell: that may depend on when rows are swept, of media that are gone.
+    """
 
     request_id: str
+    attempt: int
     user_id: str | None
     task_id: str | None
     media: list[Pick]
@@ -45,6 +49,11 @@ class LeaseRow(NamedTuple):
         at, expires_at, offset = HEAD.unpack_from(value)
         return cls(at, expires_at, offset, msgspec.json.decode(value[HEAD.size :], type=Told))
 
+    @property
+    def holder(self) -> int:
+        """What stands for it in the grants that it has."""
+        return holder_of(self.told.request_id, self.told.attempt)
+
     def over(self, now: int) -> bool:
         """Whether it has run out, or nothing is left of it. now: milliseconds since the epoch."""
         return self.expires_at <= now or not self.told.media
@@ -53,6 +62,11 @@ class LeaseRow(NamedTuple):
         """The lease when some of its media, as text, are not in it any more."""
         left = [pick for pick in self.told.media if str(pick.medium) not in gone]
         return self._replace(offset=offset, told=msgspec.structs.replace(self.told, media=left))
+
+
+def holder_of(request_id: str, attempt: int) -> int:
+    """What stands in a grant for who has it: no id has a slash."""
+    return number_of(f"{request_id}/{attempt}" if attempt else request_id)
 
 
 def lease_key(project: str, request_id: str) -> bytes:
@@ -71,9 +85,9 @@ def end_key(project: str, expires_at: int, request_id: str) -> bytes:
     return prefix_of(project, Kind.LEASE_END) + expires_at.to_bytes(8, "big") + hashed(request_id)
 
 
-def leased(event: Granted, expires_at: int, media: list[Pick], offset: int, rows: Rows) -> Iterator[Change]:
+def leased(event: Granted, expires_at: int, offset: int, rows: Rows) -> Iterator[Change]:
     """The rows of a new lease, and those of some that ended more than a day ago, which go."""
-    told = Told(event.request_id, event.user_id, event.task_id, media)
+    told = Told(event.request_id, event.attempt, event.user_id, event.task_id, event.media)
     yield lease_key(event.project_id, event.request_id), LeaseRow(event.timestamp, expires_at, offset, told).pack()
     yield end_key(event.project_id, expires_at, event.request_id), b""
     prefix, leases = prefix_of(event.project_id, Kind.LEASE_END), prefix_of(event.project_id, Kind.LEASE)

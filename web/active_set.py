@@ -16,10 +16,11 @@ from streams.events import Event, Granted, Pick, Reset
 from streams.partition import partition_of
 from streams.record import Record
 from streams.settings import Settings
+from tables.leases import holder_of
 from tables.partition import Partition
 from tables.pool import Pool
 from tables.ranking import Made, Place, Ranking
-from tables.rows import HASH_BYTES, Kind, UploadRow, number_of, prefix_of
+from tables.rows import HASH_BYTES, Kind, UploadRow, prefix_of
 from tables.state import State
 from web.items import items, medium_of
 from web.query import Query
@@ -40,10 +41,11 @@ SUGGESTED = "every medium that is left was suggested already; the next request t
 class Asker:
     """Who wants media to be granted: nobody in particular and for good, or a user until a time, which is a lease.
 
-    request_id: names the lease.
+    request_id: names the lease. attempt: the first to make; nothing was granted to those before it.
     """
 
     request_id: str | None = None
+    attempt: int = 0
     user_id: str | None = None
     ttl_ms: int | None = None
 
@@ -107,7 +109,7 @@ class ActiveSets:
 
         To be asked for while nobody else chooses (`alone`).
         """
-        pool, looks = ranking.pool, LOOKS
+        pool, looks, attempt = ranking.pool, LOOKS, asker.attempt
         for _ in range(TRIES + LOOKS):
             places, made = await ranking.best(query.task_id, query.limit, self.now(), asker.user_id)
             partition.check()
@@ -131,9 +133,10 @@ class ActiveSets:
                     user_id=asker.user_id,
                     media=picks,
                     expires_at=None if asker.ttl_ms is None else about["timestamp"] + asker.ttl_ms,
+                    attempt=attempt,
                 )
                 offset = await self.applied(granted, partition)
-                eligible, holder, now = ranking.eligible(made), number_of(request_id), self.now()
+                eligible, holder, now = ranking.eligible(made), holder_of(request_id, attempt), self.now()
                 ours = [
                     each
                     for each in places
@@ -145,6 +148,7 @@ class ActiveSets:
                 if ours:
                     as_of = {**ranking.as_of(made), EVENTS: offset}
                     return self.answer(ours, made, ranking, partition, as_of)
+                attempt += asker.request_id is not None
             elif made.order.suggested and looks and not ranking.current(made):
                 looks -= 1  # perhaps something is left now
             elif made.order.suggested:

@@ -20,7 +20,7 @@ from streams.errors import (
     RequestUsed,
     UnknownLease,
 )
-from streams.events import Passed, Released, Renewed, SkipFor, Skipped
+from streams.events import Passed, Pick, Released, Renewed, SkipFor, Skipped
 from streams.media import Id, Medium
 from tables.leases import LeaseRow, lease_of
 from tables.partition import Partition
@@ -82,25 +82,27 @@ class Leases:
         sets, partition = self.sets, self.sets.home(project)
         ranking = await partition.ranking(project)
         ranking.pool.check_task(wanted.task_id)
-        asker = Asker(wanted.request_id or uuid.uuid4().hex, wanted.user_id, wanted.ttl_s * 1000)
+        request_id = wanted.request_id or uuid.uuid4().hex
         async with sets.alone(project):
-            before = self._before(partition, ranking, asker, wanted)
-            if before is not None:
+            before = self._before(partition, ranking.pool, request_id, wanted)
+            if before is not None and had(before, ranking.pool):
                 return await self._told(before, ranking, partition)
+            attempt = 0 if before is None else before.told.attempt + 1
+            asker = Asker(request_id, attempt, wanted.user_id, wanted.ttl_s * 1000)
             answer = await sets.granted(Query(wanted.task_id, wanted.limit), asker, ranking, partition)
-            granted = self._before(partition, ranking, asker, wanted)
-            if granted is None:
+            lease = self._before(partition, ranking.pool, request_id, wanted)
+            if lease is None or not had(lease, ranking.pool):
                 return {"lease": None, **answer}
-            return await self._told(granted, ranking, partition)
+            return await self._told(lease, ranking, partition)
 
-    def _before(self, partition: Partition, ranking: Ranking, asker: Asker, wanted: LeaseRequest) -> LeaseRow | None:
-        """What was granted to a request that came before."""
-        lease = lease_of(partition.store, ranking.pool.project_id, asker.request_id or "")
+    def _before(self, partition: Partition, pool: Pool, request_id: str, wanted: LeaseRequest) -> LeaseRow | None:
+        """What a request has asked for before."""
+        lease = lease_of(partition.store, pool.project_id, request_id)
         if lease is None:
             return None
         if (lease.told.user_id, lease.told.task_id) != (wanted.user_id, wanted.task_id):
             raise RequestUsed("request_id was used before, by another user or for another task: take another one")
-        if lease.at <= ranking.pool.since or lease.over(self.sets.now()):
+        if lease.at <= pool.since or lease.over(self.sets.now()):
             raise RequestUsed("request_id was used before, and its lease is over: take another one")
         return lease
 
@@ -116,7 +118,7 @@ class Leases:
             about = self.sets.about(pool)
             end = about["timestamp"] + wanted.ttl_s * 1000
             event = Renewed(**about, request_id=lease_id, user_id=wanted.user_id, expires_at=end)
-            return await self._changed(event, partition)
+            return await self._changed(event, partition, pool)
 
     async def skip(self, project: str, lease_id: str, wanted: Skip) -> dict[str, Any]:
         """The lease without the media that were skipped.
@@ -128,7 +130,7 @@ class Leases:
         partition, pool = await self._at(project)
         async with self.sets.alone(project):
             lease = self._theirs(partition, pool, lease_id, wanted.user_id)
-            there = {str(pick.medium): pick for pick in lease.told.media}
+            there = {str(pick.medium): pick for pick in had(lease, pool)}
             strange = [str(medium) for medium in wanted.media if str(medium) not in there]
             if strange:
                 raise BadQuery(f"media must be of the lease, and {strange[0]!r} is not")
@@ -143,7 +145,7 @@ class Leases:
                 media=passed,
                 skip_for=wanted.skip_for,
             )
-            return await self._changed(event, partition)
+            return await self._changed(event, partition, pool)
 
     async def release(self, project: str, lease_id: str, user_id: str) -> dict[str, Any]:
         """The lease, of which nothing is left.
@@ -155,15 +157,15 @@ class Leases:
         async with self.sets.alone(project):
             self._theirs(partition, pool, lease_id, user_id)
             event = Released(**self.sets.about(pool), request_id=lease_id, user_id=user_id)
-            return await self._changed(event, partition)
+            return await self._changed(event, partition, pool)
 
-    async def _changed(self, event: Renewed | Released | Skipped, partition: Partition) -> dict[str, Any]:
+    async def _changed(self, event: Renewed | Released | Skipped, partition: Partition, pool: Pool) -> dict[str, Any]:
         """The lease as an event left it."""
         offset = await self.sets.applied(event, partition)
         lease = lease_of(partition.store, event.project_id, event.request_id)
         if lease is None or lease.offset != offset:
             raise NotReady("the lease was changed by somebody else meanwhile")
-        return {"lease": shown(lease), "as_of": {**partition.as_of(), EVENTS: offset}, "lag": partition.lag()}
+        return {"lease": shown(lease, pool), "as_of": {**partition.as_of(), EVENTS: offset}, "lag": partition.lag()}
 
     async def _at(self, project: str) -> tuple[Partition, Pool]:
         partition = self.sets.home(project)
@@ -185,20 +187,25 @@ class Leases:
     async def _told(self, lease: LeaseRow, ranking: Ranking, partition: Partition) -> dict[str, Any]:
         """A lease with its media, and what is known of them now."""
         made = await ranking.made(lease.told.task_id, self.sets.now())
-        picks = {medium_bytes(pick.medium): (pick.rank, pick.score) for pick in lease.told.media}
+        picks = {medium_bytes(pick.medium): (pick.rank, pick.score) for pick in had(lease, ranking.pool)}
         places = ranking.found(made, picks)
         as_of = {**ranking.as_of(made), EVENTS: max(lease.offset, partition.progress.get(EVENTS, -1))}
         answer = self.sets.answer(places, made, ranking, partition, as_of)
         answer.pop("reason", None)
-        return {"lease": shown(lease), **answer}
+        return {"lease": shown(lease, ranking.pool), **answer}
 
 
-def shown(lease: LeaseRow) -> dict[str, Any]:
+def had(lease: LeaseRow, pool: Pool) -> list[Pick]:
+    """What was asked for and granted, and is not given back."""
+    return [pick for pick in lease.told.media if pool.holder(medium_bytes(pick.medium)) == lease.holder]
+
+
+def shown(lease: LeaseRow, pool: Pool) -> dict[str, Any]:
     """A lease as clients see it."""
     return {
         "id": lease.told.request_id,
         "user_id": lease.told.user_id,
         "task_id": lease.told.task_id,
         "expires_at": datetime.fromtimestamp(lease.expires_at / 1000, UTC).isoformat(),
-        "media": [msgspec.to_builtins(pick.medium) for pick in lease.told.media],
+        "media": [msgspec.to_builtins(pick.medium) for pick in had(lease, pool)],
     }

@@ -116,6 +116,7 @@ async def test_why_a_medium_was_chosen_is_told(house: House) -> None:
                 },
                 "label": told["reasons"][0]["label"],
                 "model_id": "model-1",
+                "scored_at": "2026-01-01T00:00:00+00:00",
             }
         ],
     }

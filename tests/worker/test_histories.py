@@ -164,6 +164,7 @@ grants = about(
     request_id=st.sampled_from(("r1", "r2", "r3")),
     task_id=st.sampled_from(ASKED),
     user_id=users,
+    attempt=st.sampled_from((0, 0, 1)),
     media=picks,
     expires_at=st.one_of(st.none(), times),
 )
@@ -533,7 +534,7 @@ def granted_by(told: list[Told]) -> tuple[dict[Medium, Told], dict[tuple[Medium,
                 continue
             named = {shown_as(each["medium"]): each["uploaded_at"] for each in event.get("media", [])}
             which = lease["media"] & named.keys() if event["change"] == "skipped" else set(lease["media"])
-            theirs = {each for each in which if holders.get(each, {}).get("request") == event["request_id"]}
+            theirs = {each for each in which if holders.get(each, {}).get("request") == lease["request"]}
             if event["change"] == "renewed":
                 lease["until"] = event["expires_at"]
                 for each in theirs:
@@ -552,19 +553,18 @@ def granted_by(told: list[Told]) -> tuple[dict[Medium, Told], dict[tuple[Medium,
                 holder["until"] = min(holder["until"], 0 if holder["endless"] else holder["until"])
             continue
         end = event["expires_at"]
-        if end is not None and lease is not None:
-            continue
-        got: set[Medium] = set()
+        request = event["request_id"], event["attempt"]
+        if end is not None:
+            if lease is not None and lease["request"] >= request:
+                continue
+            asked = {shown_as(pick["medium"]) for pick in event["media"]}
+            leases[request[0]] = {"until": end, "user": event["user_id"], "request": request, "media": asked}
         for pick in event["media"]:
             medium, at = shown_as(pick["medium"]), pick["uploaded_at"]
             holder = holders.get(medium, {"at": -1, "until": 0})
             if at > holder["at"] or (at == holder["at"] and holder["until"] <= event["timestamp"]):
                 until = float("inf") if end is None else end
-                request = event["request_id"]
                 holders[medium] = {"at": at, "until": until, "endless": end is None, "request": request}
-                got.add(medium)
-        if got and end is not None:
-            leases[event["request_id"]] = {"until": end, "user": event["user_id"], "media": got}
     return holders, skips
 
 
