@@ -1,13 +1,16 @@
-"""The command line: `python -m agents worker`."""
+"""The command line: `python -m agents worker`, and what an operator looks in with."""
 
 import argparse
+import asyncio
 import logging
 import os
 import sys
+from typing import Any
 
-from streams.errors import BadSettings, KafkaUnavailable
+from streams.errors import ActivesetError, BadSettings
 from streams.settings import Settings
 
+WITHOUT_KAFKA = ("settings", "project", "medium")
 # One BLAS thread, before anything imports numpy: scores are then equal to the byte on every worker.
 for library in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[library] = "1"
@@ -23,20 +26,79 @@ def main(arguments: list[str]) -> int:
         description="Run one worker until Ctrl-C or SIGTERM. What can be set is in the README: variables that start "
         "with ACTIVESET_. ACTIVESET_BROKER must name a Kafka; `make serve` starts one of its own.",
     )
-    parser.parse_args(arguments)
+    looks(commands)
+    given = parser.parse_args(arguments)
     try:
         settings = Settings.from_environ(os.environ)
-        if not settings.broker:
+        if given.command not in WITHOUT_KAFKA and not settings.broker:
             raise BadSettings(
                 "ACTIVESET_BROKER must be host:port of a Kafka, and is not set; `make serve` starts one of its own"
             )
+        if given.command != "worker":
+            from agents import look
+
+            print(asyncio.run(looked(given, settings, look)))
+            return 0
         tell(settings.log_level)
         from agents import life  # after the settings: a mistake in them is told before Faust is imported
 
         life.main(settings)
-    except (BadSettings, KafkaUnavailable) as why:
+    except ActivesetError as why:
         print(f"activeset: {why}", file=sys.stderr)
         return why.exit_status
+
+
+def looks(commands: Any) -> None:
+    """The commands of an operator who looks in."""
+
+    def command(name: str, told: str) -> argparse.ArgumentParser:
+        added: argparse.ArgumentParser = commands.add_parser(name, help=told, description=f"{told.capitalize()}.")
+        added.add_argument("--json", action="store_true", help="for programs")
+        return added
+
+    command("settings", "print the settings that count, and where each is from")
+    command("projects", "list the projects, as the topics tell of them")
+    rejected = command("rejected", "list the events that were rejected last, and why")
+    rejected.add_argument("--limit", type=limit, default=20, metavar="N", help="how many, 1..10000 (20)")
+    rejected.add_argument("--topic", help="only those that came in this topic, by its name in Kafka")
+    rejected.add_argument("--project", help="only those of this project")
+    project = command("project", "show a project: states, tiers, coverage, scores, labels")
+    medium = command("medium", "show a medium: where it stands, and why")
+    for each in (project, medium):
+        each.add_argument("project", help="its id, or the id of the medium's project")
+        each.add_argument("--url", help="of any worker (that of the settings)")
+    medium.add_argument("medium", help="image:<id> or frame:<video id>:<index>")
+
+
+def limit(text: str) -> int:
+    """How many rejected events are wanted."""
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 10_000:
+        raise argparse.ArgumentTypeError(f"must be 1..10000, not {text[:100]!r}")
+    return int(text)
+
+
+async def looked(given: argparse.Namespace, settings: Settings, look: Any) -> str:
+    """What an operator's command prints."""
+    if given.command in ("project", "medium"):
+        of = ("media", given.medium) if given.command == "medium" else ()
+        told = await look.asked(given.url or settings.url, "v1", "projects", given.project, *of)
+        return str(look.as_json(told) if given.json else look.outline(told))
+    columns: tuple[str, ...]
+    if given.command == "settings":
+        told, columns = look.settings_told(settings, os.environ), ("variable", "value", "origin")
+    else:
+        from streams.reader import records
+
+        if given.command == "projects":
+            topics = (records(settings, name) for name in ("project_updates", "project_deletions"))
+            told = await look.projects_told(*topics, settings.partitions)
+            columns = ("project_id", "workspace_id", "name", "tasks", "told_at", "partition")
+        else:
+            told = await look.rejected_told(
+                records(settings, "rejected_events"), given.limit, given.topic, given.project
+            )
+            columns = ("at", "topic", "partition", "offset", "key", "length", "error")
+    return str(look.as_json(told) if given.json else look.table(told, columns))
 
 
 def tell(level: str) -> None:

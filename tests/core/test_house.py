@@ -20,6 +20,7 @@ DOORS = {
     "streams/offsets.py",
     "streams/overrides.py",
     "streams/producer.py",
+    "streams/reader.py",
     "streams/topics.py",
     "tables/batch.py",
     "tables/state.py",

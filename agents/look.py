@@ -1,0 +1,174 @@
+"""Looking in: what an operator is told of projects, media, rejected events and settings, as text or as JSON."""
+
+import base64
+import json
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import fields
+from datetime import UTC, datetime
+from typing import Any
+
+import aiohttp
+from yarl import URL
+
+from streams.decode import decode
+from streams.errors import ActivesetError, MalformedEvent
+from streams.events import ProjectDeleted, ProjectUpdated
+from streams.partition import partition_of
+from streams.record import Record
+from streams.settings import Settings, text_of, variable
+
+ANSWER_S = 30.0
+WIDE = 100  # characters of a cell
+
+Told = dict[str, Any]
+Records = AsyncIterator[tuple[Record, int]]
+
+
+class NoAnswer(ActivesetError):
+    """A worker did not answer, or not with what was asked for."""
+
+
+def settings_told(settings: Settings, environ: Mapping[str, str]) -> list[Told]:
+    """The settings that count, and where each is from."""
+    return [
+        {
+            "variable": variable(each),
+            "value": text_of(getattr(settings, each.name)),
+            "origin": "environment" if environ.get(variable(each), "").strip() else "default",
+        }
+        for each in fields(settings)
+    ]
+
+
+async def projects_told(updates: Records, deletions: Records, partitions: int) -> list[Told]:
+    """The projects that there are, as workers see them: of two events the later counts, a deletion as late ends one.
+
+    What is no event, or lies in a wrong partition, is passed over.
+    """
+    there: dict[str, ProjectUpdated] = {}
+    async for event in events(updates, partitions):
+        if isinstance(event, ProjectUpdated):
+            before = there.get(event.project_id)
+            if before is None or event.timestamp >= before.timestamp:
+                there[event.project_id] = event
+    async for event in events(deletions, partitions):
+        known = there.get(event.project_id)
+        if isinstance(event, ProjectDeleted) and known is not None and event.timestamp >= known.timestamp:
+            del there[event.project_id]
+    return [
+        {
+            "project_id": each.project_id,
+            "workspace_id": each.workspace_id,
+            "name": each.name,
+            "tasks": [task.task_id for task in each.tasks],
+            "told_at": iso(each.timestamp),
+            "partition": partition_of(each.project_id.encode(), partitions),
+        }
+        for each in sorted(there.values(), key=lambda each: each.project_id)
+    ]
+
+
+async def events(told: Records, partitions: int) -> AsyncIterator[Any]:
+    """The events of a topic."""
+    async for record, _ in told:
+        try:
+            event = decode(record, record.topic)
+        except MalformedEvent:
+            continue
+        if partition_of(event.project_id.encode(), partitions) == record.partition:
+            yield event
+
+
+async def rejected_told(told: Records, limit: int, topic: str | None, project: str | None) -> list[Told]:
+    """The latest events that were rejected, the last one last."""
+    found: list[tuple[float, Told]] = []
+    async for record, offset in told:
+        headers = {name: (text or b"").decode(errors="replace") for name, text in record.headers}
+        key = None if record.key is None else record.key.decode(errors="replace")
+        if topic not in (None, headers.get("topic")) or project not in (None, key):
+            continue
+        at = record.timestamp_s or 0.0
+        about = {
+            "at": iso(round(at * 1000)),
+            **{name: headers.get(name, "") for name in ("topic", "partition", "offset", "length", "error", "sha256")},
+            "key": key,
+            "value": base64.b64encode(record.value or b"").decode(),
+            "rejected_offset": offset,
+        }
+        found.append((at, about))
+        if len(found) > 2 * limit:
+            found = sorted(found, key=lambda each: each[0])[-limit:]
+    return [about for _, about in sorted(found, key=lambda each: each[0])[-limit:]]
+
+
+async def asked(url: str, *path: str) -> Told:
+    """What a worker answers.
+
+    Raises:
+        NoAnswer: nothing, or a problem; its message.
+    """
+    where = URL(url).joinpath(*path)
+    try:
+        timeout = aiohttp.ClientTimeout(total=ANSWER_S)
+        async with aiohttp.ClientSession(timeout=timeout) as session, session.get(where) as answer:
+            told: Told = await answer.json(content_type=None)
+    except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as why:
+        raise NoAnswer(f"no worker answers at {url} ({type(why).__name__}: {why}); --url names another one") from why
+    if answer.status != 200:
+        raise NoAnswer(f"{answer.status} {told.get('error_code', '')}: {told.get('message', '')}")
+    return told
+
+
+def iso(at: int) -> str:
+    """A time as people read it. at: milliseconds since the epoch."""
+    return datetime.fromtimestamp(at / 1000, UTC).isoformat(timespec="milliseconds")
+
+
+def table(rows: Sequence[Told], columns: Iterable[str]) -> str:
+    """Rows in aligned columns, for people; long cells are cut."""
+    if not rows:
+        return "none"
+    names = [*columns]
+    cells = [names, *([cell(row.get(name)) for name in names] for row in rows)]
+    widths = [max(map(len, each)) for each in zip(*cells, strict=True)]
+    return "\n".join("  ".join(text.ljust(n) for text, n in zip(row, widths, strict=True)).rstrip() for row in cells)
+
+
+def cell(value: object) -> str:
+    """A value in a table."""
+    text = ", ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
+    text = " ".join(text.split())
+    return text if len(text) <= WIDE else text[: WIDE - 3] + "..."
+
+
+def outline(told: object, depth: int = 0) -> str:
+    """An answer, for people: a line for each value, and what belongs together indented."""
+    pad = "  " * depth
+    if isinstance(told, dict):
+        lines = []
+        for name, value in told.items():
+            nested = isinstance(value, dict | list) and value and not plain(value)
+            lines.append(f"{pad}{name}:\n{outline(value, depth + 1)}" if nested else f"{pad}{name}: {short(value)}")
+        return "\n".join(lines)
+    if isinstance(told, list):
+        return "\n".join(f"{pad}-\n{outline(each, depth + 1)}" for each in told)
+    return f"{pad}{short(told)}"
+
+
+def plain(value: object) -> bool:
+    """Whether a value fits in a line: a list of numbers or words."""
+    return isinstance(value, list) and not any(isinstance(each, dict | list) for each in value)
+
+
+def short(value: object) -> str:
+    """A value in a line."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        return ", ".join(map(short, value)) or "none"
+    return "none" if value is None or value == {} else str(value)
+
+
+def as_json(told: object) -> str:
+    """The same for programs."""
+    return json.dumps(told, indent=2, ensure_ascii=False)

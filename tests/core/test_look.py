@@ -1,0 +1,132 @@
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from agents.__main__ import main
+from agents.look import outline, projects_told, rejected_told, table
+from streams.errors import MalformedEvent
+from streams.partition import partition_of
+from streams.record import Record
+from streams.rejection import rejection
+
+
+async def topic(name: str, *events: dict[str, Any]) -> AsyncIterator[tuple[Record, int]]:
+    for offset, event in enumerate(events):
+        whole = {"workspace_id": "w", "project_id": "p", "timestamp": 1, "dataset_storage_id": "s", **event}
+        key = str(whole["project_id"]).encode()
+        yield Record(name, event.get("partition", partition_of(key, 8)), key, json.dumps(whole).encode(), []), offset
+
+
+async def test_the_projects_are_those_that_were_told_later_than_they_were_deleted() -> None:
+    updates = topic(
+        "project_updates",
+        {"name": "old"},
+        {"timestamp": 3, "name": "new"},
+        {"timestamp": 2, "name": "late"},
+        {"project_id": "gone", "timestamp": 5},
+        {"project_id": "lost", "partition": (partition_of(b"lost", 8) + 1) % 8},
+        {"project_id": "wrong", "tasks": 7},
+    )
+    deletions = topic("project_deletions", {"timestamp": 2}, {"project_id": "gone", "timestamp": 5})
+
+    [project] = await projects_told(updates, deletions, 8)
+
+    assert (project["project_id"], project["name"]) == ("p", "new")
+    assert project["told_at"] == "1970-01-01T00:00:00.003+00:00"
+
+
+async def rejections(count: int) -> AsyncIterator[tuple[Record, int]]:
+    for n in range(count):
+        record = Record("media_uploads", 2, b"p", b"{", [])
+        told = rejection(record, n, MalformedEvent(f"reason {n}"), "rejected_events")
+        yield told._replace(timestamp_s=float(n % 7)), n
+
+
+async def test_the_rejected_events_that_came_last_are_told_with_their_reasons() -> None:
+    told = await rejected_told(rejections(21), 3, None, "p")
+
+    assert [(each["error"], each["at"][17:19]) for each in told] == [
+        ("reason 6", "06"),
+        ("reason 13", "06"),
+        ("reason 20", "06"),
+    ]
+    assert (told[0]["topic"], told[0]["offset"], told[0]["length"], told[0]["value"]) == (
+        "media_uploads",
+        "6",
+        "1",
+        "ew==",
+    )
+    assert await rejected_told(rejections(21), 3, "project_updates", None) == []
+
+
+def test_a_table_is_aligned_and_cuts_what_is_long() -> None:
+    told = table([{"a": "x" * 200, "b": ["t1", "t2"]}, {"a": "y"}], ("a", "b"))
+
+    lines = told.splitlines()
+    assert lines[0].index("b") == lines[1].index("t1, t2")
+    assert "..." in lines[1]
+
+
+def test_an_outline_has_a_line_for_each_value() -> None:
+    told = outline({"media": {"total": 4}, "tasks": [{"coverage": 2 / 3, "counts": [1, 0], "lag": {}}]})
+
+    assert told.splitlines() == [
+        "media:",
+        "  total: 4",
+        "tasks:",
+        "  -",
+        "    coverage: 0.6667",
+        "    counts: 1, 0",
+        "    lag: none",
+    ]
+
+
+def test_settings_are_told_with_their_origin(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACTIVESET_PARTITIONS", "4")
+
+    status = main(["settings", "--json"])
+
+    told = {each["variable"]: (each["value"], each["origin"]) for each in json.loads(capsys.readouterr().out)}
+    assert status == 0
+    assert told["ACTIVESET_PARTITIONS"] == ("4", "environment")
+    assert told["ACTIVESET_REPLICATION"] == ("1", "default")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["rejected", "--limit", "0"], "must be 1..10000, not '0'"),
+        (["rejected", "--limit", "10001"], "must be 1..10000"),
+        (["medium", "p1"], "medium"),
+        (["look"], "invalid choice"),
+    ],
+)
+def test_a_wrong_command_ends_with_2_and_says_what_is_wrong(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], told: str
+) -> None:
+    with pytest.raises(SystemExit) as why:
+        main(arguments)
+
+    assert why.value.code == 2
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["project", "p1"], ["medium", "p1", "image:m1"]])
+def test_a_worker_that_does_not_answer_is_told(capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
+    status = main([*command, "--url", "http://127.0.0.1:1"])
+
+    assert status == 1
+    assert "no worker answers at http://127.0.0.1:1" in capsys.readouterr().err
+
+
+def test_topics_are_not_read_without_a_broker(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ACTIVESET_BROKER", raising=False)
+
+    assert main(["projects"]) == 2
+    assert "ACTIVESET_BROKER must be host:port" in capsys.readouterr().err
