@@ -45,8 +45,9 @@ format: $(READY) ## put the code in its form
 	@$(PY) -m ruff check --fix
 	@$(PY) -m ruff format
 
-schemas: $(READY) ## renew streams/schemas from the types of the events
+schemas: $(READY) ## renew streams/schemas and streams/asyncapi.yaml from the types and topics
 	@$(PY) -m streams.schema
+	@$(PY) -m streams.asyncapi
 
 lock: $(READY) ## renew requirements.txt from pyproject.toml, and the list of Kafka's jars
 	@$(PY) -m pip install --quiet --disable-pip-version-check uv

@@ -93,7 +93,7 @@ class Leases:
             lease = self._before(partition, ranking.pool, request_id, wanted)
             if lease is None or not had(lease, ranking.pool):
                 return {"lease": None, **answer}
-            return await self._told(lease, ranking, partition)
+            return {"lease": shown(lease, ranking.pool), **answer}
 
     def _before(self, partition: Partition, pool: Pool, request_id: str, wanted: LeaseRequest) -> LeaseRow | None:
         """What a request has asked for before."""
