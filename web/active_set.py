@@ -16,7 +16,7 @@ from streams.events import Event, Granted, Pick, Reset
 from streams.partition import partition_of
 from streams.record import Record
 from streams.settings import Settings
-from tables.leases import holder_of
+from tables.leases import holder_of, lease_of
 from tables.partition import Partition
 from tables.pool import Pool
 from tables.ranking import Made, Place, Ranking
@@ -136,6 +136,10 @@ class ActiveSets:
                     attempt=attempt,
                 )
                 offset = await self.applied(granted, partition)
+                if asker.request_id is not None:
+                    lease = lease_of(partition.store, pool.project_id, request_id)
+                    if lease is None or lease.offset != offset:
+                        raise NotReady("a former owner granted this request meanwhile: send it again")
                 eligible, holder, now = ranking.eligible(made), holder_of(request_id, attempt), self.now()
                 ours = [
                     each

@@ -7,7 +7,7 @@ import msgspec
 from aiohttp import web
 from faust.web import View
 
-from streams.errors import UnknownLease, UnknownProject
+from streams.errors import ActivesetError, UnknownLease, UnknownProject
 from streams.media import Id
 from web.active_set import PATIENCE_S, ActiveSets
 from web.door import Door
@@ -239,10 +239,7 @@ def known_lease(lease: str) -> str:
     Raises:
         UnknownLease: it can be no lease's.
     """
-    try:
-        return msgspec.convert(lease, Id)
-    except msgspec.ValidationError as why:
-        raise UnknownLease(f"there is no lease {lease[:100]!r}: {why}") from why
+    return as_id(lease, "lease", UnknownLease)
 
 
 def known(project: str) -> str:
@@ -251,7 +248,12 @@ def known(project: str) -> str:
     Raises:
         UnknownProject: it can be no project's.
     """
+    return as_id(project, "project", UnknownProject)
+
+
+def as_id(text: str, what: str, unknown: type[ActivesetError]) -> str:
+    """An id out of a URL, or an error that says that there can be none."""
     try:
-        return msgspec.convert(project, Id)
+        return msgspec.convert(text, Id)
     except msgspec.ValidationError as why:
-        raise UnknownProject(f"there is no project {project[:100]!r}: {why}") from why
+        raise unknown(f"there is no {what} {text[:100]!r}: {why}") from why

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 from yarl import URL
 
+from streams.record import Record
 from tables.rows import Kind, prefix_of
 from tests.core.table import Table
 from tests.worker.conftest import HOME, NOW, PROJECT, TASK, Client, House
@@ -81,6 +82,29 @@ async def test_leases_that_two_publish_under_one_name_are_one_lease() -> None:
     await table.hears("active_set_events", 1, **lease, media=[other])
 
     assert table == before
+
+
+async def test_a_request_that_a_former_owner_granted_meanwhile_gets_that_when_it_is_sent_again(
+    client: Client, house: House, monkeypatch: Any
+) -> None:
+    await house.tells("m1", "m2")
+    [first, _] = await house.shown(None)
+    other = next(each for each in ("m1", "m2") if each != first)
+    pick = {"medium": {"media_type": "image", "media_id": other}, "rank": 1, "score": 1.0, "uploaded_at": NOW}
+
+    async def late(record: Record) -> int:
+        theirs = {"change": "granted", "request_id": "r1", "user_id": "ann", "expires_at": NOW + 1000}
+        await house.says("active_set_events", media=[pick], **theirs)
+        return await house.publish(record)
+
+    object.__setattr__(house.sets, "publish", late)
+    status, told = await asks(client, user_id="ann", limit=1, request_id="r1")
+    object.__setattr__(house.sets, "publish", house.publish)
+    _, again = await asks(client, user_id="ann", limit=1, request_id="r1")
+
+    assert (status, told["error_code"]) == (503, "not_ready")
+    assert media(again) == [other]
+    assert await house.shown(None) == [first]
 
 
 async def test_a_lease_that_is_over_frees_its_media(client: Client, house: House, monkeypatch: Any) -> None:
