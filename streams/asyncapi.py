@@ -92,7 +92,7 @@ def message(topic: Topic) -> Told:
         "contentType": "application/json",
         "headers": {"type": "object", "properties": known},
         "payload": {
-            "schemaFormat": "application/schema+json;version=draft-07",
+            "schemaFormat": "application/schema+json;version=draft-2020-12",
             "schema": {"$ref": f"./{FOLDER.name}/{topic.name}.json"},
         },
         "bindings": bindings,
