@@ -35,9 +35,7 @@ def main(arguments: list[str]) -> int:
                 "ACTIVESET_BROKER must be host:port of a Kafka, and is not set; `make serve` starts one of its own"
             )
         if given.command != "worker":
-            from agents import look
-
-            print(asyncio.run(looked(given, settings, look)))
+            print(asyncio.run(looked(given, settings)))
             return 0
         tell(settings.log_level)
         from agents import life  # after the settings: a mistake in them is told before Faust is imported
@@ -77,28 +75,29 @@ def limit(text: str) -> int:
     return int(text)
 
 
-async def looked(given: argparse.Namespace, settings: Settings, look: Any) -> str:
+async def looked(given: argparse.Namespace, settings: Settings) -> str:
     """What an operator's command prints."""
+    from agents import look
+
     if given.command in ("project", "medium"):
         of = ("media", given.medium) if given.command == "medium" else ()
         told = await look.asked(given.url or settings.url, "v1", "projects", given.project, *of)
-        return str(look.as_json(told) if given.json else look.outline(told))
+        return look.as_json(told) if given.json else look.outline(told)
     columns: tuple[str, ...]
     if given.command == "settings":
-        told, columns = look.settings_told(settings, os.environ), ("variable", "value", "origin")
+        rows, columns = look.settings_told(settings, os.environ), ("variable", "value", "origin")
     else:
         from streams.reader import records
 
         if given.command == "projects":
-            topics = (records(settings, name) for name in ("project_updates", "project_deletions"))
-            told = await look.projects_told(*topics, settings.partitions)
+            updates, deletions = records(settings, "project_updates"), records(settings, "project_deletions")
+            rows = await look.projects_told(updates, deletions, settings.partitions)
             columns = ("project_id", "workspace_id", "name", "tasks", "told_at", "partition")
         else:
-            told = await look.rejected_told(
-                records(settings, "rejected_events"), given.limit, given.topic, given.project
-            )
+            rejected = records(settings, "rejected_events")
+            rows = await look.rejected_told(rejected, given.limit, given.topic, given.project)
             columns = ("at", "topic", "partition", "offset", "key", "length", "error")
-    return str(look.as_json(told) if given.json else look.table(told, columns))
+    return look.as_json(rows) if given.json else look.table(rows, columns)
 
 
 def tell(level: str) -> None:

@@ -169,7 +169,7 @@ def fold_renewal(event: Renewed, rows: Rows, heard: Heard) -> list[Change]:
     lease = live_lease(event, rows)
     if lease is None:
         return []
-    grants = [(key, row.copy()) for key, row in held_by(lease, event.project_id, rows)]
+    grants = [(key, row.copy()) for key, row in held_by(lease, lease.told.media, event.project_id, rows)]
     for _, row in grants:
         row["until"] = event.expires_at
     renewed = lease._replace(expires_at=event.expires_at, offset=heard.offset)
@@ -185,11 +185,7 @@ def fold_release(event: Released, rows: Rows, heard: Heard) -> list[Change]:
     lease = live_lease(event, rows)
     if lease is None:
         return []
-    left = lease.without({str(pick.medium) for pick in lease.told.media}, heard.offset)
-    return [
-        (lease_key(event.project_id, event.request_id), left.pack()),
-        *((key, None) for key, _ in held_by(lease, event.project_id, rows)),
-    ]
+    return given_back(lease, lease.told.media, event, rows, heard)
 
 
 def fold_skip(event: Skipped, rows: Rows, heard: Heard) -> list[Change]:
@@ -197,21 +193,27 @@ def fold_skip(event: Skipped, rows: Rows, heard: Heard) -> list[Change]:
     lease = live_lease(event, rows)
     if lease is None:
         return []
-    skipped = {str(each.medium) for each in event.media}
-    gone = lease.without({str(pick.medium) for pick in lease.told.media} - skipped, heard.offset)
-    there = {str(pick.medium) for pick in gone.told.media}
+    skipped = {each.medium for each in event.media}
+    gone = [pick for pick in lease.told.media if pick.medium in skipped]
+    there = {pick.medium for pick in gone}
     prefix, user = prefix_of(event.project_id, Kind.SKIP), hashed(event.user_id)
     told = {
         prefix + medium_bytes(each.medium) + user: np.array(
             (each.uploaded_at, SKIPS.index(event.skip_for)), SKIP
         ).tobytes()
         for each in event.media
-        if str(each.medium) in there
+        if each.medium in there
     }
+    return [*given_back(lease, gone, event, rows, heard), *latest(told, rows)]
+
+
+def given_back(lease: LeaseRow, gone: list[Pick], event: Released | Skipped, rows: Rows, heard: Heard) -> list[Change]:
+    """The lease without some of its media, and their grants go that are the lease's still."""
+    going = {pick.medium for pick in gone}
+    left = [pick for pick in lease.told.media if pick.medium not in going]
     return [
-        (lease_key(event.project_id, event.request_id), lease.without(skipped, heard.offset).pack()),
-        *((key, None) for key, _ in held_by(gone, event.project_id, rows)),
-        *latest(told, rows),
+        (lease_key(event.project_id, event.request_id), lease.left_with(left, heard.offset).pack()),
+        *((key, None) for key, _ in held_by(lease, gone, event.project_id, rows)),
     ]
 
 
@@ -222,9 +224,9 @@ def live_lease(event: Renewed | Released | Skipped, rows: Rows) -> LeaseRow | No
     return lease if theirs else None
 
 
-def held_by(lease: LeaseRow, project: str, rows: Rows) -> Iterator[tuple[bytes, Any]]:
-    """The grants of a lease's media that are the lease's still."""
-    keys = [prefix_of(project, Kind.GRANT) + medium_bytes(pick.medium) for pick in lease.told.media]
+def held_by(lease: LeaseRow, media: list[Pick], project: str, rows: Rows) -> Iterator[tuple[bytes, Any]]:
+    """The grants of media that are the lease's still."""
+    keys = [prefix_of(project, Kind.GRANT) + medium_bytes(pick.medium) for pick in media]
     for key, row in zip(keys, rows.get(keys), strict=True):
         grant = np.frombuffer(row or b"", GRANT)
         if (grant["holder"] == lease.holder).any():

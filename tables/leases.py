@@ -58,10 +58,9 @@ class LeaseRow(NamedTuple):
         """Whether it has run out, or nothing is left of it. now: milliseconds since the epoch."""
         return self.expires_at <= now or not self.told.media
 
-    def without(self, gone: set[str], offset: int) -> Self:
-        """The lease when some of its media, as text, are not in it any more."""
-        left = [pick for pick in self.told.media if str(pick.medium) not in gone]
-        return self._replace(offset=offset, told=msgspec.structs.replace(self.told, media=left))
+    def left_with(self, media: list[Pick], offset: int) -> Self:
+        """The lease when an event has left it no more than these."""
+        return self._replace(offset=offset, told=msgspec.structs.replace(self.told, media=media))
 
 
 def holder_of(request_id: str, attempt: int) -> int:

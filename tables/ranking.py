@@ -7,7 +7,6 @@ go on meanwhile. What they changed since is looked at again in what is answered.
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from streams.errors import BadQuery, UnknownProject, UnknownTask
 from streams.events import ProjectUpdated
+from streams.times import iso
 from tables.pool import MEDIA, Media, Pool
 from tables.rows import FOREVER, MEDIUM_BYTES, STATES, Change
 from tables.scores import ACTIVE, EARLIER, NEVER_SCORED, UNSCORED, Floats, Scores, reduced, scores
@@ -216,13 +216,16 @@ class Ranking:
 
         picks: rank and score that they had, by their 12 bytes.
         """
-        media = made.order.media
-        places: list[Place] = []
-        for medium, (rank, score) in picks.items():
-            place = place_of(media, medium)
-            if place is not None and self.pool.exists(medium):
-                places.append(replace(self._place(made, place, rank), score=score))
-        return places
+        return [
+            replace(place, rank=rank, score=score)
+            for medium, (rank, score) in picks.items()
+            if (place := self.place(made, medium)) is not None
+        ]
+
+    def place(self, made: Made, medium: bytes) -> Place | None:
+        """What an order says of a medium, whoever has it, without a rank; none if it is gone."""
+        where = place_of(made.order.media, medium)
+        return self._place(made, where, 0) if where is not None and self.pool.exists(medium) else None
 
     def _place(self, made: Made, place: int, rank: int) -> Place:
         order = made.order
@@ -251,7 +254,7 @@ class Ranking:
             },
             "label": self.pool.name(slot["label"]),
             "model_id": self.pool.name(slot["model"]),
-            "scored_at": datetime.fromtimestamp(int(slot["at"]) / 1000, UTC).isoformat(),
+            "scored_at": iso(int(slot["at"])),
         }
 
 

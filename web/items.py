@@ -1,13 +1,13 @@
 """How media are shown: the items of an active set, in Geti's shape, each with our reasons."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 
 from streams.events import Task
 from streams.media import Image, Medium, VideoFrame
+from streams.times import iso
 from tables.pool import Pool
 from tables.ranking import Place
 from tables.rows import HASH_BYTES, UploadRow
@@ -51,7 +51,7 @@ def item(places: Sequence[Place], upload: UploadRow, pool: Pool, tasks: Sequence
         "dataset_id": told["dataset_storage_id"],
         "name": told.get("name") or told["media_id"],
         "type": told["media_type"],
-        "upload_time": told.get("upload_time") or datetime.fromtimestamp(upload.at / 1000, UTC).isoformat(),
+        "upload_time": told.get("upload_time") or iso(upload.at),
         "media_information": {**(OF_A_VIDEO if video else OF_AN_IMAGE), **given},
         "thumbnail": told.get("thumbnail") or "",
         "annotation_state_per_task": [

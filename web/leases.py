@@ -6,7 +6,6 @@ finds what it was granted, on whatever worker.
 
 import uuid
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import msgspec
@@ -22,6 +21,7 @@ from streams.errors import (
 )
 from streams.events import Passed, Pick, Released, Renewed, SkipFor, Skipped
 from streams.media import Id, Medium
+from streams.times import iso
 from tables.leases import LeaseRow, lease_of
 from tables.partition import Partition
 from tables.pool import Pool
@@ -206,6 +206,6 @@ def shown(lease: LeaseRow, pool: Pool) -> dict[str, Any]:
         "id": lease.told.request_id,
         "user_id": lease.told.user_id,
         "task_id": lease.told.task_id,
-        "expires_at": datetime.fromtimestamp(lease.expires_at / 1000, UTC).isoformat(),
+        "expires_at": iso(lease.expires_at),
         "media": [msgspec.to_builtins(pick.medium) for pick in had(lease, pool)],
     }

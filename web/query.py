@@ -24,7 +24,25 @@ class Query:
     limit: int
 
 
-def query(parameters: Sequence[tuple[str, str]], *, strict: bool) -> Query:
+def once(parameters: Sequence[tuple[str, str]], known: Sequence[str]) -> dict[str, str]:
+    """The parameters of a URL that knows these and no others, each once.
+
+    Raises:
+        BadQuery: names the parameter and what it may be.
+    """
+    given: dict[str, str] = {}
+    for name, text in parameters:
+        if name not in known:
+            if not known:
+                raise BadQuery(f"this route has no parameters, and {name[:100]!r} was given")
+            raise BadQuery(f"parameters must be of {', '.join(known)}, and {name[:100]!r} is none of them")
+        if name in given:
+            raise BadQuery(f"{name} must be given once, not several times")
+        given[name] = text
+    return given
+
+
+def query(parameters: Sequence[tuple[str, str]], *, strict: bool, known: Sequence[str] = KNOWN) -> Query:
     """The query that the parameters of a URL make.
 
     strict: a parameter that nobody knows, or that is given twice, or a limit above 1,000 is an error; Geti's route
@@ -36,13 +54,7 @@ def query(parameters: Sequence[tuple[str, str]], *, strict: bool) -> Query:
     >>> query([("limit", "5")], strict=True)
     Query(task_id=None, limit=5)
     """
-    given: dict[str, str] = {}
-    for name, text in parameters:
-        if strict and name not in KNOWN:
-            raise BadQuery(f"parameters must be of {', '.join(KNOWN)}, and {name[:100]!r} is none of them")
-        if strict and name in given:
-            raise BadQuery(f"{name} must be given once, not several times")
-        given.setdefault(name, text)
+    given = once(parameters, known) if strict else dict(reversed(parameters))
     limit = whole(given.get("limit", str(LIMIT)))
     if limit > LARGEST and strict:
         raise BadQuery(f"limit must be 1..{LARGEST}, not {str(limit)[:100]}")
@@ -61,33 +73,13 @@ def user(parameters: Sequence[tuple[str, str]]) -> str:
     >>> user([("user_id", "ann")])
     'ann'
     """
-    for name, _ in parameters:
-        if name != "user_id":
-            raise BadQuery(f"parameters must be user_id, and {name[:100]!r} is not")
-    if len(parameters) != 1:
-        raise BadQuery(f"user_id must be given once, not {'several times' if parameters else 'left out'}")
+    given = once(parameters, ("user_id",))
+    if not given:
+        raise BadQuery("user_id must be given once, not left out")
     try:
-        return msgspec.convert(parameters[0][1], Id)
+        return msgspec.convert(given["user_id"], Id)
     except msgspec.ValidationError as why:
         raise BadQuery(f"user_id must be an id: {why}") from why
-
-
-def task_only(parameters: Sequence[tuple[str, str]]) -> str | None:
-    """The task that the parameters of a URL name, which knows no other parameter.
-
-    Raises:
-        BadQuery: names the parameter and what it may be.
-    """
-    for name, _ in parameters:
-        if name != "task_id":
-            raise BadQuery(f"parameters must be task_id, and {name[:100]!r} is not")
-    return query(parameters, strict=True).task_id
-
-
-def no_parameters(parameters: Sequence[tuple[str, str]]) -> None:
-    """Raises BadQuery if there are any."""
-    if parameters:
-        raise BadQuery(f"this route has no parameters, and {parameters[0][0][:100]!r} was given")
 
 
 def body(raw: bytes, media_type: str, kind: type[T]) -> T:

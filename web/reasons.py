@@ -2,7 +2,6 @@
 
 import asyncio
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -10,8 +9,9 @@ import numpy as np
 
 from streams.errors import BadQuery, UnknownMedium
 from streams.media import medium
+from streams.times import iso
 from tables import overview
-from tables.ranking import Place, place_of
+from tables.ranking import place_of
 from tables.rows import FOREVER, medium_bytes
 from web.active_set import ActiveSets
 
@@ -39,27 +39,22 @@ class Reasons:
         made, key = await ranking.made(task_id, self.sets.now()), medium_bytes(named)
         partition.check()
         pool, order, now = ranking.pool, made.order, self.sets.now()
-        found = ranking.found(made, {key: (0, 0.0)})
-        if not found:
+        place = ranking.place(made, key)
+        if place is None:
             raise UnknownMedium(f"project {project!r} has no medium {text[:300]!r}")
         eligible, until, skipped = ranking.eligible(made)(key), pool.until(key, now), pool.skipped(key, None)
-        where = place_of(order.media, key) or 0
-        before = np.flatnonzero(order.best == where)
+        before = np.flatnonzero(order.best == place_of(order.media, key))
         rank = None
         if len(before) and eligible and until is None and not skipped:
-            hidden = [place_of(order.media, each) for each in pool.hidden()]
-            rank = (
-                int(before[0])
-                + 1
-                - int(np.isin(order.best[: before[0]], [each for each in hidden if each is not None]).sum())
-            )
-        place: Place = found[0]
+            first = order.best[: before[0]]
+            hidden = [where for each in pool.hidden() if (where := place_of(order.media, each)) is not None]
+            rank = len(first) + 1 - int(np.isin(first, hidden).sum())
         return {
             "medium": msgspec.to_builtins(named),
             "state": ("annotated" if not eligible else "held" if until else "skipped" if skipped else "available"),
             "held_until": iso(until) if until is not None and until != FOREVER else None,
             "rank": rank,
-            "score": float(order.score[where]),
+            "score": place.score,
             "tier": place.tier,
             "reasons": place.reasons,
             "annotation_state_per_task": [
@@ -109,8 +104,3 @@ class Reasons:
             "as_of": ranking.as_of(made),
             "lag": partition.lag(),
         }
-
-
-def iso(at: int) -> str:
-    """A time as clients see it. at: milliseconds since the epoch."""
-    return datetime.fromtimestamp(at / 1000, UTC).isoformat()

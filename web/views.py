@@ -13,7 +13,7 @@ from web.active_set import PATIENCE_S, ActiveSets
 from web.door import Door
 from web.leases import LeaseRenewal, LeaseRequest, Leases, Skip
 from web.problems import answer, guarded, problem, safe
-from web.query import T, body, no_parameters, query, task_only, user
+from web.query import T, body, once, query, user
 from web.reasons import Reasons
 
 ANSWER_S = 5.0  # of another worker, for what marks nothing
@@ -126,15 +126,15 @@ def declare(door: Door, active_sets: ActiveSets) -> None:
     leases, reasons = Leases(active_sets), Reasons(active_sets)
 
     async def medium(request: web.Request, project: str, medium: str) -> web.StreamResponse:
-        task_id, name = task_only([*request.query.items()]), known(project)
+        asked, name = query([*request.query.items()], strict=True, known=("task_id",)), known(project)
 
         async def here() -> web.Response:
-            return safe(request, await reasons.medium(name, medium, task_id))
+            return safe(request, await reasons.medium(name, medium, asked.task_id))
 
         return await door.answer(request, name, here, ANSWER_S)
 
     async def overview(request: web.Request, project: str) -> web.StreamResponse:
-        no_parameters([*request.query.items()])
+        once([*request.query.items()], ())
         name = known(project)
 
         async def here() -> web.Response:
@@ -229,7 +229,7 @@ async def told(request: web.Request, kind: type[T]) -> T:
     Raises:
         BadQuery, WrongMediaType.
     """
-    no_parameters([*request.query.items()])
+    once([*request.query.items()], ())
     return body(await request.read(), request.content_type, kind)
 
 

@@ -1,0 +1,12 @@
+"""Times: milliseconds since the epoch inside, ISO 8601 in UTC for whoever reads them."""
+
+from datetime import UTC, datetime
+
+
+def iso(at: int) -> str:
+    """A time as clients see it. at: milliseconds since the epoch.
+
+    >>> iso(1_767_225_600_123)
+    '2026-01-01T00:00:00.123000+00:00'
+    """
+    return datetime.fromtimestamp(at / 1000, UTC).isoformat()
