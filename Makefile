@@ -45,9 +45,10 @@ format: $(READY) ## put the code in its form
 	@$(PY) -m ruff check --fix
 	@$(PY) -m ruff format
 
-schemas: $(READY) ## renew streams/schemas and streams/asyncapi.yaml from the types and topics
+schemas: $(READY) ## renew streams/schemas, streams/asyncapi.yaml and web/openapi.json from the types
 	@$(PY) -m streams.schema
 	@$(PY) -m streams.asyncapi
+	@$(PY) -m web.openapi
 
 lock: $(READY) ## renew requirements.txt from pyproject.toml, and the list of Kafka's jars
 	@$(PY) -m pip install --quiet --disable-pip-version-check uv

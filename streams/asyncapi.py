@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from streams import VERSION
 from streams.record import MESSAGE_BYTES
 from streams.schema import FOLDER
 from streams.settings import Settings
@@ -34,7 +35,7 @@ def asyncapi() -> Told:
         "asyncapi": "3.0.0",
         "info": {
             "title": "Activeset",
-            "version": "0.1.0",
+            "version": VERSION,
             "description": "What Activeset hears and says over Kafka. Names may have a prefix, ACTIVESET_TOPIC_PREFIX; "
             "partitions and replicas are those of ACTIVESET_PARTITIONS and ACTIVESET_REPLICATION.",
             "license": {"name": "Apache-2.0"},

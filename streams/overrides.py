@@ -322,4 +322,8 @@ class OurWeb(Web):
 
     def __init__(self, app: Any, **kwargs: Any) -> None:
         super().__init__(app, **kwargs)
-        self._runner = AppRunner(self.web_app, access_log=None, shutdown_timeout=SHUTDOWN_S)
+        self.run_by(AppRunner)
+
+    def run_by(self, runner: type[AppRunner]) -> None:
+        """Take what runs the server; to be called before it starts."""
+        self._runner = runner(self.web_app, access_log=None, shutdown_timeout=SHUTDOWN_S)

@@ -1,12 +1,13 @@
 """A project at a glance: how many of its media are in which state, how far the active models are, how scores lie."""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streams.events import ProjectUpdated
-from tables.ranking import TIERS, Order, rule
+from streams.events import ProjectUpdated, State
+from tables.ranking import TIERS, Order, Tier, rule
 from tables.rows import STATES
 from tables.scores import ACTIVE, UNSCORED, Scores
 from tables.slots import NOTHING_FOUND
@@ -15,8 +16,41 @@ BINS = 10  # of the histogram of scores
 Mask = NDArray[np.bool_]
 
 
-def media(order: Order, project: ProjectUpdated) -> dict[str, int]:
-    """How many media there are, how many of them may be had, somebody has, and are annotated in a task.
+class MediaCounts(TypedDict):
+    """How many media there are, may be had, somebody has, and are annotated in a task."""
+
+    total: int
+    available: int
+    held: int
+    annotated: int
+
+
+class Histogram(TypedDict):
+    """How many media have a score between two edges, one count less than edges."""
+
+    edges: list[float]
+    counts: list[int]
+
+
+@dataclass(frozen=True)
+class OfTask:
+    """What is known in a task that can be trained. Labels are those that a model predicted, as hashes, the most first.
+
+    coverage: the share of the pool that the active model has scored; none of an empty one.
+    scored_at: when the latest was scored (milliseconds since the epoch); 0 if none was.
+    """
+
+    states: dict[State, int]
+    tiers: dict[Tier, int]
+    coverage: float | None
+    scores: Histogram
+    pool: list[tuple[int, int]]
+    annotated: list[tuple[int, int]]
+    scored_at: int
+
+
+def media(order: Order, project: ProjectUpdated) -> MediaCounts:
+    """How many media are where.
 
     order: of the whole project.
     """
@@ -29,21 +63,22 @@ def media(order: Order, project: ProjectUpdated) -> dict[str, int]:
     }
 
 
-def of_task(order: Order, project: ProjectUpdated, task_id: str) -> dict[str, Any]:
-    """What is known in a task that can be trained. Labels are those that a model predicted, as hashes."""
+def of_task(order: Order, project: ProjectUpdated, task_id: str) -> OfTask:
+    """What is known in a task."""
     told = order.of_task[task_id]
     pool = in_states(order, *rule(project, task_id))
     scored = pool & (told.tier < UNSCORED)
     counts, edges = np.histogram(told.score[scored], bins=BINS, range=(0.0, 1.0))
     annotated = order.states[task_id] == STATES.index("annotated")
-    return {
-        "states": {name: int((order.states[task_id] == number).sum()) for number, name in enumerate(STATES)},
-        "tiers": {name: int((pool & (told.tier == tier)).sum()) for tier, name in TIERS.items()},
-        "coverage": float((pool & (told.tier == ACTIVE)).sum() / pool.sum()) if pool.any() else None,
-        "scores": {"edges": edges.round(3).tolist(), "counts": counts.tolist()},
-        "labels": {"pool": labels(told, scored), "annotated": labels(told, annotated & (told.tier < UNSCORED))},
-        "scored_at": int(told.chosen["at"][told.tier < UNSCORED].max(initial=0)),
-    }
+    return OfTask(
+        states={name: int((order.states[task_id] == number).sum()) for number, name in enumerate(STATES)},
+        tiers={name: int((pool & (told.tier == tier)).sum()) for tier, name in TIERS.items()},
+        coverage=float((pool & (told.tier == ACTIVE)).sum() / pool.sum()) if pool.any() else None,
+        scores={"edges": edges.round(3).tolist(), "counts": counts.tolist()},
+        pool=labels(told, scored),
+        annotated=labels(told, annotated & (told.tier < UNSCORED)),
+        scored_at=int(told.chosen["at"][told.tier < UNSCORED].max(initial=0)),
+    )
 
 
 def labels(told: Scores, which: Mask) -> list[tuple[int, int]]:

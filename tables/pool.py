@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streams.errors import BadQuery, UnknownProject, UnknownTask
-from streams.events import ProjectUpdated, Task
+from streams.events import ProjectUpdated, State, Task
 from tables.rows import (
     FOREVER,
     GRANT,
@@ -202,7 +202,7 @@ class Pool:
         states: NDArray[np.uint8] = np.where(found["at"] > self.removed(), found["state"], NONE_STATE)
         return states
 
-    def state(self, task_id: str, medium: bytes) -> str:
+    def state(self, task_id: str, medium: bytes) -> State:
         """The annotation state of one medium in a task."""
         row = self.rows(Kind.STATE, hashed(task_id)).get(medium)
         found = np.frombuffer(row, STATE)[0] if row is not None else np.zeros((), STATE)

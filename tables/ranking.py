@@ -7,7 +7,7 @@ go on meanwhile. What they changed since is looked at again in what is answered.
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Literal, NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,27 @@ from tables.scores import ACTIVE, EARLIER, NEVER_SCORED, UNSCORED, Floats, Score
 Places = NDArray[np.intp]
 
 SKIPPED = 200  # media of an old order that are looked at in vain: some milliseconds
-TIERS = {ACTIVE: "active_model", EARLIER: "earlier_model", UNSCORED: "not_scored"}
+Tier = Literal["active_model", "earlier_model", "not_scored"]
+TIERS: dict[int, Tier] = {ACTIVE: "active_model", EARLIER: "earlier_model", UNSCORED: "not_scored"}
+
+
+class Found(TypedDict):
+    """What an extractor found, and the score in [0, 1] that it makes; the lower, the sooner."""
+
+    utility: float
+    score: float
+
+
+class Reason(TypedDict):
+    """Why a medium has its score in a task; one that no model has scored has neither extractors nor a model."""
+
+    task_id: str
+    tier: Tier
+    score: float
+    extractors: NotRequired[dict[str, Found]]
+    label: NotRequired[str | None]
+    model_id: NotRequired[str | None]
+    scored_at: NotRequired[str]
 
 
 @dataclass(frozen=True)
@@ -57,8 +77,8 @@ class Place:
     uploaded_at: int
     rank: int
     score: float
-    tier: str
-    reasons: list[dict[str, Any]]
+    tier: Tier
+    reasons: list[Reason]
 
 
 @dataclass
@@ -239,7 +259,7 @@ class Ranking:
             reasons=[self._reason(task, scores, place) for task, scores in order.of_task.items()],
         )
 
-    def _reason(self, task: str, scores: Scores, place: int) -> dict[str, Any]:
+    def _reason(self, task: str, scores: Scores, place: int) -> Reason:
         if scores.tier[place] == UNSCORED:
             return {"task_id": task, "tier": TIERS[UNSCORED], "score": NEVER_SCORED}
         slot = scores.chosen[place]

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streams.errors import MalformedEvent
+from streams.events import State
 from streams.media import Image, Medium, Video
 
 Change = tuple[bytes, bytes | None]  # a key and its new value; None deletes the row
@@ -140,7 +141,7 @@ def whole_bytes(medium: Image | Video) -> bytes:
 
 
 # Fixed-width rows, so that all of a project decode as one array.
-STATES = ("none", "partially_annotated", "annotated", "to_revisit")
+STATES: tuple[State, ...] = ("none", "partially_annotated", "annotated", "to_revisit")
 STATE = np.dtype([("at", "<i8"), ("state", "u1"), ("user", "<u8")])
 # `uploaded_at`: which of the medium's uploads it is of, when it was granted if that was not `told`; no clock tells
 # whether that is what the medium is now.

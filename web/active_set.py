@@ -22,6 +22,7 @@ from tables.pool import Pool
 from tables.ranking import Made, Place, Ranking
 from tables.rows import HASH_BYTES, Kind, UploadRow, prefix_of
 from tables.state import State
+from web.answers import ActiveSet
 from web.items import items, medium_of
 from web.query import Query
 
@@ -65,7 +66,7 @@ class ActiveSets:
     # One at a time chooses for a project.
     locks: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
-    async def shown(self, project: str, query: Query) -> dict[str, Any]:
+    async def shown(self, project: str, query: Query) -> ActiveSet:
         """The active set as it is now; nothing is marked.
 
         Raises:
@@ -77,7 +78,7 @@ class ActiveSets:
         partition.check()
         return self.answer(places, made, ranking, partition, ranking.as_of(made))
 
-    async def suggested(self, project: str, query: Query, workspace: str) -> dict[str, Any]:
+    async def suggested(self, project: str, query: Query, workspace: str) -> ActiveSet:
         """The active set, marked as suggested: until nothing else is left, no other request gets these media.
 
         workspace: whose project it must be.
@@ -104,7 +105,7 @@ class ActiveSets:
         except TimeoutError as why:
             raise NotReady(f"what was chosen could not be marked within {PATIENCE_S:.0f} s") from why
 
-    async def granted(self, query: Query, asker: Asker, ranking: Ranking, partition: Partition) -> dict[str, Any]:
+    async def granted(self, query: Query, asker: Asker, ranking: Ranking, partition: Partition) -> ActiveSet:
         """An answer with the media that the log granted to this request, best first; none if nothing is left.
 
         To be asked for while nobody else chooses (`alone`).
@@ -203,14 +204,14 @@ class ActiveSets:
 
     def answer(
         self, places: list[Place], made: Made, ranking: Ranking, partition: Partition, as_of: dict[str, int]
-    ) -> dict[str, Any]:
+    ) -> ActiveSet:
         """An active set as clients see it; an empty one says why.
 
         as_of: how far each topic is applied in it.
         """
         pool, tasks, order = ranking.pool, ranking.pool.project.tasks, made.order
         shown = items(places, self._uploads(places, partition, pool.project_id), pool, tasks)
-        answer: dict[str, Any] = {"active_set": shown, "as_of": as_of, "lag": partition.lag()}
+        answer: ActiveSet = {"active_set": shown, "as_of": as_of, "lag": partition.lag()}
         if not places:
             left = SUGGESTED if order.suggested else LEASED
             done = DONE if len(order.media) else NO_MEDIA

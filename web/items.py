@@ -11,6 +11,7 @@ from streams.times import iso
 from tables.pool import Pool
 from tables.ranking import Place
 from tables.rows import HASH_BYTES, UploadRow
+from web.answers import Item, Why
 
 # What clients of Geti refuse an item without, where an upload did not tell it.
 OF_AN_IMAGE = {"display_url": "", "height": 0, "width": 0}
@@ -26,9 +27,7 @@ def medium_of(place: Place, upload: UploadRow) -> Medium:
     return VideoFrame(media_id, int.from_bytes(place.medium[HASH_BYTES:], "big"))
 
 
-def items(
-    places: Sequence[Place], uploads: Mapping[bytes, UploadRow], pool: Pool, tasks: Sequence[Task]
-) -> list[dict[str, Any]]:
+def items(places: Sequence[Place], uploads: Mapping[bytes, UploadRow], pool: Pool, tasks: Sequence[Task]) -> list[Item]:
     """The items of an active set, best first; the frames of a video are one item, where the best of them stands.
 
     uploads: what was told of each image or video, by its 8 bytes.
@@ -39,13 +38,13 @@ def items(
     return [item(group, uploads[whole], pool, tasks) for whole, group in together.items()]
 
 
-def item(places: Sequence[Place], upload: UploadRow, pool: Pool, tasks: Sequence[Task]) -> dict[str, Any]:
+def item(places: Sequence[Place], upload: UploadRow, pool: Pool, tasks: Sequence[Task]) -> Item:
     """One image, or one video with the frames that were chosen."""
     told = orjson.loads(upload.told)
     best, video = places[0], upload.frame_count > 0
     given = told.get("media_information") or {}
     given = {name: value for name, value in given.items() if value is not None or name not in OF_A_VIDEO}
-    shown = {
+    shown: Any = {
         **{name: value for name, value in told.items() if name not in OURS},
         "id": told["media_id"],
         "dataset_id": told["dataset_storage_id"],
@@ -66,9 +65,10 @@ def item(places: Sequence[Place], upload: UploadRow, pool: Pool, tasks: Sequence
         shown["active_learning"]["frames"] = [
             {"frame_index": frame, **why(place)} for frame, place in zip(frames, places, strict=True)
         ]
-    return shown
+    made: Item = shown
+    return made
 
 
-def why(place: Place) -> dict[str, Any]:
+def why(place: Place) -> Why:
     """Where a medium stands and why."""
     return {"score": place.score, "rank": place.rank, "tier": place.tier, "reasons": place.reasons}

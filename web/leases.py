@@ -6,7 +6,7 @@ finds what it was granted, on whatever worker.
 
 import uuid
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
@@ -28,6 +28,7 @@ from tables.pool import Pool
 from tables.ranking import Ranking
 from tables.rows import medium_bytes
 from web.active_set import EVENTS, ActiveSets, Asker
+from web.answers import ChangedLease, Lease, NewLease
 from web.query import LARGEST, Query
 
 TTL_S = 600
@@ -72,7 +73,7 @@ class Leases:
 
     sets: ActiveSets
 
-    async def lease(self, project: str, wanted: LeaseRequest) -> dict[str, Any]:
+    async def lease(self, project: str, wanted: LeaseRequest) -> NewLease:
         """A new lease, or the one that the request was granted before; none if nothing is left.
 
         Raises:
@@ -106,7 +107,7 @@ class Leases:
             raise RequestUsed("request_id was used before, and its lease is over: take another one")
         return lease
 
-    async def renew(self, project: str, lease_id: str, wanted: LeaseRenewal) -> dict[str, Any]:
+    async def renew(self, project: str, lease_id: str, wanted: LeaseRenewal) -> ChangedLease:
         """The lease, which ends later or sooner now.
 
         Raises:
@@ -120,7 +121,7 @@ class Leases:
             event = Renewed(**about, request_id=lease_id, user_id=wanted.user_id, expires_at=end)
             return await self._changed(event, partition, pool)
 
-    async def skip(self, project: str, lease_id: str, wanted: Skip) -> dict[str, Any]:
+    async def skip(self, project: str, lease_id: str, wanted: Skip) -> ChangedLease:
         """The lease without the media that were skipped.
 
         Raises:
@@ -147,7 +148,7 @@ class Leases:
             )
             return await self._changed(event, partition, pool)
 
-    async def release(self, project: str, lease_id: str, user_id: str) -> dict[str, Any]:
+    async def release(self, project: str, lease_id: str, user_id: str) -> ChangedLease:
         """The lease, of which nothing is left.
 
         Raises:
@@ -159,7 +160,7 @@ class Leases:
             event = Released(**self.sets.about(pool), request_id=lease_id, user_id=user_id)
             return await self._changed(event, partition, pool)
 
-    async def _changed(self, event: Renewed | Released | Skipped, partition: Partition, pool: Pool) -> dict[str, Any]:
+    async def _changed(self, event: Renewed | Released | Skipped, partition: Partition, pool: Pool) -> ChangedLease:
         """The lease as an event left it."""
         offset = await self.sets.applied(event, partition)
         lease = lease_of(partition.store, event.project_id, event.request_id)
@@ -184,7 +185,7 @@ class Leases:
             raise LeaseOver("the lease has run out, or nothing is left of it")
         return lease
 
-    async def _told(self, lease: LeaseRow, ranking: Ranking, partition: Partition) -> dict[str, Any]:
+    async def _told(self, lease: LeaseRow, ranking: Ranking, partition: Partition) -> NewLease:
         """A lease with its media, and what is known of them now."""
         made = await ranking.made(lease.told.task_id, self.sets.now())
         picks = {medium_bytes(pick.medium): (pick.rank, pick.score) for pick in had(lease, ranking.pool)}
@@ -200,7 +201,7 @@ def had(lease: LeaseRow, pool: Pool) -> list[Pick]:
     return [pick for pick in lease.told.media if pool.holder(medium_bytes(pick.medium)) == lease.holder]
 
 
-def shown(lease: LeaseRow, pool: Pool) -> dict[str, Any]:
+def shown(lease: LeaseRow, pool: Pool) -> Lease:
     """A lease as clients see it."""
     return {
         "id": lease.told.request_id,

@@ -62,9 +62,7 @@ async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
     except web.HTTPException as why:
         if why.status < 400:
             raise
-        code = HTTPStatus(why.status).phrase.lower().replace(" ", "_").replace("-", "_")
-        text = TOLD.get(why.status) or (why.text or "").removeprefix(f"{why.status}: ")
-        told = problem(why.status, code, text)
+        told = refusal(why.status, TOLD.get(why.status) or (why.text or "").removeprefix(f"{why.status}: "))
         if hdrs.ALLOW in why.headers:
             told.headers[hdrs.ALLOW] = why.headers[hdrs.ALLOW]
         return told
@@ -88,6 +86,13 @@ def check_size(request: web.Request) -> None:
     query = len(request.rel_url.raw_query_string)
     if query > QUERY_BYTES:
         raise web.HTTPRequestURITooLong(text=f"the query must be at most {QUERY_BYTES} bytes, not {query}")
+
+
+def refusal(status: int, text: str) -> web.Response:
+    """An error of which nothing but its status is known, and perhaps a text."""
+    meant = HTTPStatus(status)
+    code = meant.phrase.lower().replace(" ", "_").replace("-", "_")
+    return problem(status, code, text or meant.description)
 
 
 def answer(body: object) -> web.Response:

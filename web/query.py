@@ -16,6 +16,19 @@ LARGEST = 1000
 KNOWN = ("task_id", "limit")
 
 
+def number(text: str) -> float:
+    """A JSON number with a point or an exponent: 1.0 is a whole one, too.
+
+    >>> number("6e2"), number("0.5")
+    (600, 0.5)
+    """
+    told = float(text)
+    return int(told) if told.is_integer() else told
+
+
+PLAIN = msgspec.json.Decoder(float_hook=number)
+
+
 @dataclass(frozen=True)
 class Query:
     """An active set that is asked for: of one task, or of the whole project, and how many media."""
@@ -92,7 +105,7 @@ def body(raw: bytes, media_type: str, kind: type[T]) -> T:
     if media_type != "application/json":
         raise WrongMediaType(f"Content-Type must be application/json, not {media_type[:100]!r}")
     try:
-        return msgspec.json.decode(raw, type=kind)
+        return msgspec.convert(PLAIN.decode(raw), kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as why:
         raise BadQuery(f"the body is not what it must be: {str(why)[:500]}") from why
 

@@ -1,19 +1,21 @@
 """What is known of a project and of each of its media: where it stands in the order, and why."""
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 import numpy as np
 
-from streams.errors import BadQuery, UnknownMedium
+from streams.errors import UnknownMedium
 from streams.media import medium
 from streams.times import iso
 from tables import overview
+from tables.pool import Pool
 from tables.ranking import place_of
 from tables.rows import FOREVER, medium_bytes
 from web.active_set import ActiveSets
+from web.answers import LabelCount, MediumTold, ProjectTold, TaskTold
 
 
 @dataclass(frozen=True)
@@ -22,18 +24,17 @@ class Reasons:
 
     sets: ActiveSets
 
-    async def medium(self, project: str, text: str, task_id: str | None) -> dict[str, Any]:
+    async def medium(self, project: str, text: str, task_id: str | None) -> MediumTold:
         """A medium: whether it may be had, its place among those that are shown now, and why.
 
         Raises:
-            BadQuery: the text names no medium.
-            UnknownMedium: there is none of that name.
+            UnknownMedium: there is none of that name, or it can be no medium's.
             NotReady, UnknownProject, UnknownTask.
         """
         try:
             named = medium(text)
         except ValueError as why:
-            raise BadQuery(f"medium {why}") from why
+            raise UnknownMedium(f"there is no such medium: it {why}") from why
         partition = self.sets.home(project)
         ranking = await partition.ranking(project)
         made, key = await ranking.made(task_id, self.sets.now()), medium_bytes(named)
@@ -64,7 +65,7 @@ class Reasons:
             "lag": partition.lag(),
         }
 
-    async def project(self, project: str) -> dict[str, Any]:
+    async def project(self, project: str) -> ProjectTold:
         """A project: how many of its media are in which state and tier, how scores and labels lie, how fresh it is.
 
         Raises:
@@ -79,20 +80,29 @@ class Reasons:
         trained = [task for task in told.tasks if task.task_id in order.of_task]
         known = {task.task_id: await asyncio.to_thread(overview.of_task, order, told, task.task_id) for task in trained}
         partition.check()
-        tasks: list[dict[str, Any]] = []
+        tasks: list[TaskTold] = []
         for task in told.tasks:
-            about = {name: getattr(task, name) for name in ("task_id", "title", "task_type", "trainable")}
+            about: TaskTold = {
+                "task_id": task.task_id,
+                "title": task.title,
+                "task_type": task.task_type,
+                "trainable": task.trainable,
+            }
             if task.task_id in known:
+                of = known[task.task_id]
                 batches = pool.batches(task.task_id).values()
                 complete = sum(each.complete for each in batches)
-                about |= known[task.task_id]
-                about["labels"] = {
-                    of: [{"label": pool.name(label) if label else None, "media": count} for label, count in each]
-                    for of, each in about["labels"].items()
+                about = {
+                    **about,
+                    "states": of.states,
+                    "tiers": of.tiers,
+                    "coverage": of.coverage,
+                    "scores": of.scores,
+                    "labels": {"pool": labels(of.pool, pool), "annotated": labels(of.annotated, pool)},
+                    "scored_at": iso(of.scored_at) if of.scored_at else None,
+                    "active_model": pool.name(pool.active_model(task.task_id)) or None,
+                    "batches": {"complete": complete, "coming": len(batches) - complete},
                 }
-                about["scored_at"] = iso(about["scored_at"]) if about["scored_at"] else None
-                about["active_model"] = pool.name(pool.active_model(task.task_id)) or None
-                about["batches"] = {"complete": complete, "coming": len(batches) - complete}
             tasks.append(about)
         return {
             "project_id": project,
@@ -104,3 +114,8 @@ class Reasons:
             "as_of": ranking.as_of(made),
             "lag": partition.lag(),
         }
+
+
+def labels(counts: Iterable[tuple[int, int]], pool: Pool) -> list[LabelCount]:
+    """Counts of labels by their names."""
+    return [{"label": pool.name(label) if label else None, "media": count} for label, count in counts]

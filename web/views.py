@@ -1,7 +1,7 @@
 """The worker's web view: what answers on its port."""
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import msgspec
 from aiohttp import web
@@ -12,90 +12,30 @@ from streams.media import Id
 from web.active_set import PATIENCE_S, ActiveSets
 from web.door import Door
 from web.leases import LeaseRenewal, LeaseRequest, Leases, Skip
+from web.openapi import openapi
 from web.problems import answer, guarded, problem, safe
 from web.query import T, body, once, query, user
 from web.reasons import Reasons
+from web.routes import (
+    ACTIVE,
+    ACTIVE_SET,
+    LEASE,
+    LIVEZ,
+    MEDIUM,
+    OPENAPI,
+    PROJECT,
+    READYZ,
+    RELEASE,
+    RENEW,
+    ROUTES,
+    SKIP,
+    Route,
+)
+from web.server import Runner
 
 ANSWER_S = 5.0  # of another worker, for what marks nothing
 
 Answer = Callable[..., Awaitable[web.StreamResponse]]
-
-
-class Route(NamedTuple):
-    """A route: its path, what it answers, whether asking changes anything, and its method."""
-
-    path: str
-    meaning: str
-    name: str
-    marks: bool = False
-    method: str = "GET"
-
-
-ACTIVE = Route(
-    "/api/v1/organizations/{organization}/workspaces/{workspace}/projects/{project}/datasets/active",
-    "the active set, as Geti has it, of `task_id` (without it, of the whole project), `limit` media (100; at most "
-    "1,000); marks them as suggested: no other request gets them while others are left",
-    "GetActiveDataset",
-    marks=True,
-)
-ACTIVE_SET = Route(
-    "/v1/projects/{project}/active-set",
-    "the same, and marks nothing; a parameter that nobody knows is an error, and so is a `limit` above 1,000",
-    "GetActiveSet",
-)
-MEDIUM = Route(
-    "/v1/projects/{project}/media/{medium}",
-    "a medium, `image:<id>` or `frame:<video id>:<index>`: whether it may be had, its rank in the project or in "
-    "`task_id`, and why: score, tier, and of each task utilities, label, model, and when it was scored",
-    "GetMedium",
-)
-PROJECT = Route(
-    "/v1/projects/{project}",
-    "a project: its media by state and tier, the share of the pool that the active model has scored, how scores and "
-    "predicted labels lie in the pool and in what is annotated, and how fresh it is",
-    "GetProject",
-)
-LEASES = "/v1/projects/{project}/leases"
-LEASE = Route(
-    LEASES,
-    "leases the best `limit` media (10; at most 1,000) of `task_id` or the whole project to `user_id` for `ttl_s` "
-    "seconds (600; at most 604,800): nobody else gets them meanwhile; with a lease's `request_id`, that lease again",
-    "LeaseMedia",
-    marks=True,
-    method="POST",
-)
-RENEW = Route(
-    f"{LEASES}/{{lease}}",
-    "the lease ends `ttl_s` seconds from now; `user_id` must have it",
-    "RenewLease",
-    marks=True,
-    method="PATCH",
-)
-RELEASE = Route(
-    f"{LEASES}/{{lease}}",
-    "the lease is over, and its media are for others; the parameter `user_id` must have it",
-    "ReleaseLease",
-    marks=True,
-    method="DELETE",
-)
-SKIP = Route(
-    f"{LEASES}/{{lease}}/skips",
-    "gives `media` of the lease back; `for` tells whom they are not for any more: `me` (others may get them), `others` "
-    "(only `user_id` may), `good` (nobody may)",
-    "SkipMedia",
-    marks=True,
-    method="POST",
-)
-LIVEZ = Route(
-    "/livez", "200 while the process is worth keeping; 503 when it does not get on any more, and ends", "livez"
-)
-READYZ = Route(
-    "/readyz",
-    "200 with the partitions it answers for, or 503 with `Retry-After` while it starts or catches up, its partitions "
-    "move, it has lost Kafka, or it stops",
-    "readyz",
-)
-ROUTES = (ACTIVE, ACTIVE_SET, MEDIUM, PROJECT, LEASE, RENEW, RELEASE, SKIP, LIVEZ, READYZ)
 
 
 def declare(door: Door, active_sets: ActiveSets) -> None:
@@ -122,6 +62,11 @@ def declare(door: Door, active_sets: ActiveSets) -> None:
             return answer(await active_sets.suggested(name, asked, workspace))
 
         return await door.answer(request, name, here, PATIENCE_S + ANSWER_S)
+
+    contract = openapi(ROUTES)
+
+    async def told_whole(request: web.Request) -> web.StreamResponse:
+        return safe(request, contract)
 
     leases, reasons = Leases(active_sets), Reasons(active_sets)
 
@@ -173,28 +118,30 @@ def declare(door: Door, active_sets: ActiveSets) -> None:
 
     served: Any = door.app.web  # Faust's aiohttp driver
     served.web_app.middlewares.append(guarded)
-    answers: dict[Route, Answer] = {
-        LIVEZ: live,
-        READYZ: are_ready,
-        ACTIVE_SET: shown,
-        ACTIVE: suggested,
-        MEDIUM: medium,
-        PROJECT: overview,
-        LEASE: lease,
-        RENEW: renewed,
-        RELEASE: released,
-        SKIP: skipped,
-    }
-    paths: dict[str, dict[Route, Answer]] = {}
-    for route, answers_it in answers.items():
-        paths.setdefault(route.path, {})[route] = answers_it
+    served.run_by(Runner)
+    answers: list[tuple[Route, Answer]] = [
+        (LIVEZ, live),
+        (READYZ, are_ready),
+        (ACTIVE_SET, shown),
+        (ACTIVE, suggested),
+        (MEDIUM, medium),
+        (PROJECT, overview),
+        (LEASE, lease),
+        (RENEW, renewed),
+        (RELEASE, released),
+        (SKIP, skipped),
+        (OPENAPI, told_whole),
+    ]
+    paths: dict[str, list[tuple[Route, Answer]]] = {}
+    for route, answers_it in answers:
+        paths.setdefault(route.path, []).append((route, answers_it))
     for path, of_path in paths.items():
-        door.app.page(path, name=next(iter(of_path)).name)(view(of_path))
+        door.app.page(path, name=of_path[0][0].name)(view(of_path))
 
 
-def view(routes: Mapping[Route, Answer]) -> type[View]:
+def view(routes: Sequence[tuple[Route, Answer]]) -> type[View]:
     """Faust's view of the routes of a path."""
-    allow = ", ".join(route.method for route in routes)
+    allow = ", ".join(route.method for route, _ in routes)
 
     async def refused(*_: Any, **__: Any) -> web.StreamResponse:
         told = problem(405, "method_not_allowed", f"the method must be {allow}")
@@ -204,12 +151,12 @@ def view(routes: Mapping[Route, Answer]) -> type[View]:
     class OfRoutes(View):
         async def head(self, request: Any, **parts: Any) -> web.StreamResponse:
             # Faust's own calls `get`, which may mark.
-            if any(route.marks for route in routes):
+            if any(route.marks for route, _ in routes):
                 return await refused()
             answered: web.StreamResponse = await self.get(request, **parts)
             return answered
 
-    for route, answers in routes.items():
+    for route, answers in routes:
         setattr(OfRoutes, route.method.lower(), method_of(answers))
     return OfRoutes
 

@@ -8,7 +8,7 @@ import pytest
 
 from streams.settings import Settings
 from streams.topics import TOPICS
-from web.views import ROUTES
+from web.routes import ROUTES
 
 HOUSE = Path(__file__).parents[2]
 # A folder may import those after it. `deploy` runs the others as programs, and knows only what is said.

@@ -36,7 +36,7 @@ def margins(*wanted: float) -> list[list[float]]:
     return [[1 - each / 2, each / 2] for each in wanted]
 
 
-def by_label(places: list[Place]) -> list[tuple[str, float]]:
+def by_label(places: list[Place]) -> list[tuple[str | None, float]]:
     return [(place.reasons[0]["label"], round(place.score, 3)) for place in places]
 
 

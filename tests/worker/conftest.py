@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from faust.types.tuples import Message
+from jsonschema import Draft202012Validator
 from rocksdict import Options, Rdict
 
 from agents.curate import Curator, Outcome
@@ -29,13 +31,46 @@ from tables.store import Store
 from web import views
 from web.active_set import ActiveSets
 from web.door import Door
+from web.openapi import openapi
 from web.query import Query
+from web.routes import ROUTES
+from web.server import Runner
 
-Client = TestClient[web.Request, web.Application]
+CONTRACT = openapi(ROUTES)
+PATHS = [
+    (re.compile(re.sub(r"{\w+}", "[^/]+", path)), {method.upper(): told for method, told in methods.items()})
+    for path, methods in CONTRACT["paths"].items()
+]
 NOW = 1_767_225_600_000
 GENERATION = 7
 PROJECT, TASK, WORKSPACE = "project-1", "t1", "w"
 HOME = 6  # partition of project-1, of eight
+
+
+class Client(TestClient[web.Request, web.Application]):
+    """A client that holds every answer to the contract of the routes."""
+
+    async def _request(self, method: str, path: Any, **more: Any) -> Any:
+        answer = await super()._request(method, path, **more)
+        for known, methods in PATHS:
+            told = methods.get(method)
+            if told is not None and known.fullmatch(answer.url.raw_path):
+                hold(told["responses"][str(answer.status)], await answer.read(), answer.content_type)
+        return answer
+
+
+def hold(told: Mapping[str, Any], body: bytes, media_type: str) -> None:
+    """See that an answer is as the contract says."""
+    for known, content in told.get("content", {}).items():
+        assert media_type == known
+        Draft202012Validator({**content["schema"], "components": CONTRACT["components"]}).validate(json.loads(body))
+
+
+class Served(TestServer):
+    """The server of a worker, on an application without one."""
+
+    async def _make_runner(self, **more: Any) -> Runner:
+        return Runner(self.app, **more)
 
 
 class ListWriter(Writer):
@@ -304,5 +339,5 @@ async def client(app: App, door: Door, house: House) -> AsyncIterator[Client]:
     views.declare(door, house.sets)
     app.web.init_server()
     served: Any = app.web
-    async with TestClient(TestServer(served.web_app)) as client:
+    async with Client(Served(served.web_app)) as client:
         yield client

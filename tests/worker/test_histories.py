@@ -359,7 +359,7 @@ class Hearer:
 async def shown(house: House, project: str, asked: str | None, now: int) -> Told:
     """The whole safe active set at a time, or what kind of error there is instead."""
     try:
-        return await replace(house.sets, now=lambda: now).shown(project, Query(asked, LARGEST))
+        return {**await replace(house.sets, now=lambda: now).shown(project, Query(asked, LARGEST))}
     except ActivesetError as why:
         return {"error": type(why).__name__}
 

@@ -1,4 +1,5 @@
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from streams.errors import CorruptStore
 from streams.offsets import Place
 from tests.worker.conftest import HOME, PROJECT, TASK, WORKSPACE, App, Client, House
 from web.door import Door
+from web.openapi import FILE
 
 SAFE = f"/v1/projects/{PROJECT}/active-set"
 MARKS = f"/api/v1/organizations/o/workspaces/{WORKSPACE}/projects/{PROJECT}/datasets/active"
@@ -43,7 +45,11 @@ async def test_both_routes_answer_with_items_and_only_getis_marks(client: Client
         ("/v1/projects/nobody/active-set", 404, "project_not_found", "no project 'nobody'"),
         ("/v1/projects/%00/active-set", 404, "project_not_found", "no project"),
         ("/v1/projects/a%2Fb/active-set", 404, "project_not_found", "no project"),
-        (f"/v1/projects/{'p' * 5000}/active-set", 404, "project_not_found", "no project"),
+        (f"/v1/projects/{'p' * 10_000}/active-set", 404, "project_not_found", "no project"),
+        (f"/v1/projects/{'%20' * 10_000}/active-set", 404, "project_not_found", "no project"),
+        ("/v1/projects/../active-set", 404, "not_found", "nothing here"),
+        ("/v1/projects/%2E%2E/active-set", 404, "not_found", "nothing here"),
+        (f"{SAFE}/{'x' * 65 * 1024}", 400, "bad_request", "the first line must be at most 65536 bytes"),
         (MARKS.replace("/w/", "/x/"), 404, "project_not_found", "workspace 'x'"),
     ],
 )
@@ -177,7 +183,7 @@ async def other(app: App) -> AsyncIterator[list[web.Request]]:
 
     async def answer(request: web.Request) -> web.Response:
         got.append(request)
-        return web.json_response({"active_set": ["theirs"]}, headers={"Who": "other"})
+        return web.json_response({"active_set": [], "as_of": {"theirs": 7}, "lag": {}}, headers={"Who": "other"})
 
     served = web.Application()
     served.router.add_route("*", "/{path:.*}", answer)
@@ -193,7 +199,7 @@ async def test_a_request_for_a_project_of_another_worker_is_answered_by_that_one
     answer = await client.get(path)
 
     assert (answer.status, answer.headers["Who"]) == (200, "other")
-    assert await answer.json() == {"active_set": ["theirs"]}
+    assert await answer.json() == {"active_set": [], "as_of": {"theirs": 7}, "lag": {}}
     assert [str(each.rel_url) for each in other] == [path]
     assert house.published == []
 
@@ -285,3 +291,33 @@ async def test_ids_may_be_whatever_a_url_can_carry(client: Client, house: House)
     answer = await client.get("/v1/projects/pr%C3%B8ject%201%20%3F%26%23%25/active-set")
 
     assert (await answer.json())["active_set"] == []
+
+
+@pytest.mark.parametrize(
+    ("raw", "told"),
+    [
+        (b"GET /livez HTTP/1.1\r\nHost: x\r\nX: " + bytes(9000).replace(b"\0", b"x") + b"\r\n\r\n", "each header 8192"),
+        (b"junk\r\n\r\n", "junk"),
+        (b"POST /livez HTTP/1.1\r\nHost: x\r\nContent-Length: ten\r\n\r\n", "Content-Length"),
+    ],
+    ids=["header", "junk", "length"],
+)
+async def test_what_is_no_request_is_answered_with_a_problem(client: Client, raw: bytes, told: str) -> None:
+    answers, asks = await asyncio.open_connection(client.host, client.port)
+
+    asks.write(raw)
+
+    head, _, body = (await answers.read()).partition(b"\r\n\r\n")
+    asks.close()
+    problem = json.loads(body)
+    assert head.split(b"\r\n")[0] == b"HTTP/1.0 400 Bad Request"
+    assert b"Content-Type: application/problem+json" in head
+    assert (problem["status"], problem["error_code"]) == (400, "bad_request")
+    assert told in problem["message"]
+
+
+async def test_the_contract_is_told_and_has_every_route(client: Client) -> None:
+    answer = await client.get("/openapi.json")
+
+    assert answer.headers["ETag"]
+    assert await answer.json() == json.loads(FILE.read_text())
