@@ -5,7 +5,7 @@ events. What was told before a project or a medium was deleted stays invisible, 
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -71,6 +71,7 @@ class Pool:
         self._videos: dict[bytes, int] = {}
         self._project: tuple[bytes, ProjectUpdated] | None = None  # as it was decoded last, and from which row
         self._epoch = 0  # how often they were changed
+        self._hidden: list[bytes] | None = None  # kept until a skip or a deletion changes it
         self._lent: set[tuple[Kind, bytes]] = set()  # rows that another thread reads
 
     def update(self, rows: Iterable[Change], *, visible: bool = True) -> None:
@@ -89,6 +90,8 @@ class Pool:
                 self._lent.discard((kind, rest[:by]))
                 self._rows[kind, rest[:by]] = dict(self._rows[kind, rest[:by]])
             known = self._rows[kind, rest[:by]]
+            if kind in (Kind.SKIP, Kind.REMOVAL):
+                self._hidden = None
             if value is None:
                 known.pop(rest[by:], None)
             else:
@@ -260,8 +263,10 @@ class Pool:
 
     def hidden(self) -> list[bytes]:
         """The media that were skipped so that who asks without a name does not get them."""
-        told = [medium for (kind, medium), rows in self._rows.items() if kind is Kind.SKIP and rows]
-        return [medium for medium in told if self.skipped(medium, None)]
+        if self._hidden is None:
+            told = [medium for kind, medium in self._rows if kind is Kind.SKIP]
+            self._hidden = [medium for medium in told if self.skipped(medium, None)]
+        return self._hidden
 
     def until(self, medium: bytes, now: int) -> int | None:
         """Until when somebody has a medium; `FOREVER` without an end, none if nobody has it."""
@@ -376,9 +381,9 @@ class Pool:
         return mixed ^ (mixed >> np.uint64(31))
 
 
-def places_of(media: Media, known: dict[bytes, bytes]) -> tuple[NDArray[np.intp], Mask]:
-    """Where rows of media stand in a pool, and which rows do at all."""
-    keys = as_media(list(known))
+def places_of(media: Media, known: Collection[bytes]) -> tuple[NDArray[np.intp], Mask]:
+    """Where some media stand in a pool, and which of them do at all."""
+    keys = as_media([*known])
     place = np.minimum(np.searchsorted(media, keys), len(media) - 1)
     there = media[place] == keys
     return place[there], there

@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from streams.errors import BadQuery, UnknownProject, UnknownTask
 from streams.events import ProjectUpdated
 from streams.times import iso
-from tables.pool import MEDIA, Media, Pool
+from tables.pool import MEDIA, Media, Pool, places_of
 from tables.rows import FOREVER, MEDIUM_BYTES, STATES, Change
 from tables.scores import ACTIVE, EARLIER, NEVER_SCORED, UNSCORED, Floats, Scores, reduced, scores
 
 Places = NDArray[np.intp]
 
 SKIPPED = 200  # media of an old order that are looked at in vain: some milliseconds
+LOOKED_AT = 1000 + SKIPPED  # of those before a medium, for its rank: all that an active set may show
 Tier = Literal["active_model", "earlier_model", "not_scored"]
 TIERS: dict[int, Tier] = {ACTIVE: "active_model", EARLIER: "earlier_model", UNSCORED: "not_scored"}
 
@@ -221,7 +222,7 @@ class Ranking:
         for place in order.best:
             if len(places) == limit:
                 break
-            medium = bytes(order.media[place]).ljust(MEDIUM_BYTES, b"\0")
+            medium = medium_at(order.media, place)
             if not current and not (eligible(medium) and self.pool.free(medium, now)):
                 skipped += 1
                 if skipped > SKIPPED:
@@ -230,6 +231,28 @@ class Ranking:
             if not self.pool.skipped(medium, user_id):
                 places.append(self._place(made, int(place), len(places) + 1))
         return None if skipped and not places else places
+
+    def rank(self, made: Made, medium: bytes, now: int) -> int | None:
+        """The place of a medium in what `top` gives who asks without a name; none if it is not in it.
+
+        Of an order that is not current, no more of the best are looked at again than can be shown.
+
+        Raises:
+            as `best`: project or task went meanwhile.
+        """
+        eligible, order = self.eligible(made), made.order
+
+        def there(medium: bytes) -> bool:
+            return eligible(medium) and self.pool.free(medium, now)
+
+        found = np.flatnonzero(order.best == place_of(order.media, medium))
+        if not len(found) or not there(medium) or self.pool.skipped(medium, None):
+            return None
+        before = order.best[: found[0]]
+        before = before[~np.isin(before, places_of(order.media, self.pool.hidden())[0])]
+        old = before[: 0 if self.current(made) else LOOKED_AT]
+        gone = sum(not there(medium_at(order.media, place)) for place in old)
+        return len(before) + 1 - gone
 
     def found(self, made: Made, picks: Mapping[bytes, tuple[int, float]]) -> list[Place]:
         """Media that were chosen before, and what an order says of them now; those that are gone are left out.
@@ -249,7 +272,7 @@ class Ranking:
 
     def _place(self, made: Made, place: int, rank: int) -> Place:
         order = made.order
-        medium = bytes(order.media[place]).ljust(MEDIUM_BYTES, b"\0")
+        medium = medium_at(order.media, place)
         return Place(
             medium=medium,
             uploaded_at=self.pool.uploaded(medium),
@@ -278,10 +301,15 @@ class Ranking:
         }
 
 
+def medium_at(media: Media, place: int) -> bytes:
+    """The 12 bytes of a medium at a place: numpy hides zeros at the end."""
+    return bytes(media[place]).ljust(MEDIUM_BYTES, b"\0")
+
+
 def place_of(media: Media, medium: bytes) -> int | None:
     """Where a medium stands in an array of media; none if it is not in it."""
     place = int(np.searchsorted(media, np.frombuffer(medium, MEDIA)[0]))
-    there = place < len(media) and bytes(media[place]).ljust(MEDIUM_BYTES, b"\0") == medium
+    there = place < len(media) and medium_at(media, place) == medium
     return place if there else None
 
 

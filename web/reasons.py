@@ -5,14 +5,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import msgspec
-import numpy as np
 
 from streams.errors import UnknownMedium
 from streams.media import medium
 from streams.times import iso
 from tables import overview
 from tables.pool import Pool
-from tables.ranking import place_of
 from tables.rows import FOREVER, medium_bytes
 from web.active_set import ActiveSets
 from web.answers import LabelCount, MediumTold, ProjectTold, TaskTold
@@ -39,22 +37,16 @@ class Reasons:
         ranking = await partition.ranking(project)
         made, key = await ranking.made(task_id, self.sets.now()), medium_bytes(named)
         partition.check()
-        pool, order, now = ranking.pool, made.order, self.sets.now()
+        pool, now = ranking.pool, self.sets.now()
         place = ranking.place(made, key)
         if place is None:
             raise UnknownMedium(f"project {project!r} has no medium {text[:300]!r}")
         eligible, until, skipped = ranking.eligible(made)(key), pool.until(key, now), pool.skipped(key, None)
-        before = np.flatnonzero(order.best == place_of(order.media, key))
-        rank = None
-        if len(before) and eligible and until is None and not skipped:
-            first = order.best[: before[0]]
-            hidden = [where for each in pool.hidden() if (where := place_of(order.media, each)) is not None]
-            rank = len(first) + 1 - int(np.isin(first, hidden).sum())
         return {
             "medium": msgspec.to_builtins(named),
             "state": ("annotated" if not eligible else "held" if until else "skipped" if skipped else "available"),
             "held_until": iso(until) if until is not None and until != FOREVER else None,
-            "rank": rank,
+            "rank": ranking.rank(made, key, now),
             "score": place.score,
             "tier": place.tier,
             "reasons": place.reasons,

@@ -10,9 +10,9 @@ import pytest
 from streams.errors import UnknownTask
 from streams.media import Image
 from tables.ranking import Order, Place, Ranking, order_of
-from tables.rows import medium_bytes, prefix_of
+from tables.rows import Kind, medium_bytes, prefix_of
 from tables.scores import NEVER_SCORED, ranked
-from tests.core.table import NOW, Table, chunk, top
+from tests.core.table import NOW, Table, chunk, picks, top
 
 PATIENCE_MS = 600_000
 
@@ -340,6 +340,43 @@ async def test_an_order_of_which_many_have_gone_is_made_again_and_not_walked(mon
 
     assert ranking.top(made, 9, NOW) is None
     assert [each.medium for each in await top(ranking)] == [medium_bytes(Image("m9"))]
+
+
+@pytest.mark.parametrize("looked_at", [3, 1200])
+async def test_a_rank_told_from_an_old_order_is_the_place_among_those_that_are_left(
+    monkeypatch: pytest.MonkeyPatch, looked_at: int
+) -> None:
+    monkeypatch.setattr("tables.ranking.LOOKED_AT", looked_at)
+    named = {medium_bytes(Image(f"m{n}")): f"m{n}" for n in range(9)}
+    table = await told(*named.values())
+    ranking = ranking_of(table)
+    made = await ranking.made("t", NOW)
+    media = [each.medium for each in ranking.top(made, 9, NOW) or []]
+
+    await table.hears("annotation_updates", media_id=named[media[0]], states={"t": "annotated"})
+    await table.hears("active_set_events", change="granted", request_id="r", media=picks(named[media[2]]))
+    ranking.update(table.scan(prefix_of("p")))
+
+    ranks = {each.medium: each.rank for each in ranking.top(made, 9, NOW) or []}
+    assert [ranking.rank(made, each, NOW) for each in media] == [ranks.get(each) for each in media]
+    assert [*ranks.values()] == [*range(1, 8)]
+
+
+async def test_a_medium_that_was_skipped_is_hidden_no_more_when_it_comes_again() -> None:
+    table = await told("m1")
+    lent: dict[str, Any] = {"request_id": "r", "user_id": "u"}
+    await table.hears("active_set_events", change="granted", media=picks("m1"), expires_at=NOW + 9, **lent)
+    skipped = [{"medium": picks("m1")[0]["medium"], "uploaded_at": NOW}]
+    await table.hears("active_set_events", change="skipped", media=skipped, skip_for="good", **lent)
+    ranking = ranking_of(table)
+    assert ranking.pool.hidden() == [medium_bytes(Image("m1"))]
+
+    image: dict[str, Any] = {"dataset_storage_id": "s", "media_type": "image", "media_id": "m1"}
+    await table.hears("media_deletions", timestamp=NOW + 1, **image)
+    await table.hears("media_uploads", timestamp=NOW + 2, **image)
+    ranking.update(row for row in table.scan(prefix_of("p")) if row[0][3] != Kind.SKIP)
+
+    assert ranking.pool.hidden() == []
 
 
 async def test_where_all_of_an_order_have_gone_it_is_made_again_before_that_is_said() -> None:
