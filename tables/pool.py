@@ -175,12 +175,12 @@ class Pool:
         text = self.rows(Kind.NAME).get(int(number).to_bytes(HASH_BYTES, "little"))
         return None if text is None else text.decode()
 
-    def active_model(self, task_id: str) -> int:
-        """The hash of a task's active model; 0 if there is none."""
+    def active_model(self, task_id: str) -> str | None:
+        """A task's active model; none if there is none."""
         told = self.rows(Kind.ACTIVATION).get(hashed(task_id))
         if told is None or unpack_int(told) <= self._removed():
-            return 0
-        return number_of(ActivationRow.unpack(told).model_id)
+            return None
+        return ActivationRow.unpack(told).model_id
 
     def batches(self, task_id: str) -> dict[bytes, BatchRow]:
         """What has come of each batch of a task, by the bytes of its model and name."""

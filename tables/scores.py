@@ -81,7 +81,7 @@ def scores(pool: Pool, task: Task, learning: ActiveLearning, now: int, patience_
     counting = {key: each for key, each in batches.items() if each.complete or each.heard_at + patience_ms <= now}
     of, places, slots = pool.slots(task.task_id)
     counts = np.isin(pairs(slots), pairs(np.frombuffer(b"".join(counting), BATCH)))
-    active = pool.active_model(task.task_id)
+    active = number_of(pool.active_model(task.task_id))
     chance = pool.chance()
     since = np.full(len(found.tier), -SLOTS, dtype=np.int64)
     for model in np.unique(slots["model"][counts]):

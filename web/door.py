@@ -15,7 +15,7 @@ from aiokafka.errors import KafkaError
 from yarl import URL
 
 from streams.app import BODY_BYTES, REBALANCE_S
-from streams.errors import ActivesetError, CorruptStore, NotReady, UnknownProject, UnknownTask
+from streams.errors import ActivesetError, CorruptStore, NotReady, UnknownMedium, UnknownProject, UnknownTask
 from streams.overrides import OurApp
 from streams.partition import partition_of
 from streams.settings import Settings
@@ -23,7 +23,13 @@ from tables.partition import Partition
 from tables.state import State
 from web.proxy import Proxy
 
-PROJECTS = "project_updates"
+# Where that may have been told by now which is not known. Leases need not be looked for: who grants one has applied it
+# before it answers, and what former owners granted is applied before a worker is ready.
+TOLD_IN: dict[type[ActivesetError], str] = {
+    UnknownProject: "project_updates",
+    UnknownTask: "project_updates",
+    UnknownMedium: "media_uploads",
+}
 HEARSAY_S = 2.0  # for events to be applied that may tell of what is not known yet
 
 
@@ -66,7 +72,7 @@ class Door:
 
         Raises:
             NotReady: nobody can say now.
-            UnknownProject, UnknownTask, BadQuery: as `answers`.
+            UnknownProject, UnknownTask, UnknownMedium, BadQuery: as `answers`.
         """
         number = partition_of(project.encode(), self.settings.partitions)
         self._check_member()
@@ -86,12 +92,17 @@ class Door:
         return answer
 
     async def _here(self, partition: Partition, answers: Callable[[], Awaitable[web.Response]]) -> web.Response:
+        heard: set[str] = set()
         try:
-            try:
-                return await answers()
-            except (UnknownProject, UnknownTask):
-                await self._hear_more(partition)
-                return await answers()
+            while True:
+                try:
+                    return await answers()
+                except (UnknownProject, UnknownTask, UnknownMedium) as why:
+                    topic = TOLD_IN[type(why)]
+                    if topic in heard:
+                        raise
+                await self._hear_more(partition, topic)
+                heard.add(topic)
         except CorruptStore as why:
             self.doom(why)
             raise
@@ -129,20 +140,20 @@ class Door:
             raise NotReady(f"partition {number} is here and not up to date yet")
         return partition
 
-    async def _hear_more(self, partition: Partition) -> None:
-        """Wait until what Kafka has of projects is applied: who asks may have just told it.
+    async def _hear_more(self, partition: Partition, topic: str) -> None:
+        """Wait until what Kafka has of a topic is applied: who asks may have just told it.
 
         Raises:
             NotReady: it takes too long.
         """
         try:
             async with asyncio.timeout(HEARSAY_S):
-                end = (await self.state.source_ends([partition.number]))[partition.number][PROJECTS]
-                applied = partition.progress.get(PROJECTS, -1)
-                if self.app.through(self.settings.name(PROJECTS), partition.number, applied) < end:
-                    await partition.reached(PROJECTS, end - 1)
+                end = (await self.state.source_ends([partition.number]))[partition.number][topic]
+                applied = partition.progress.get(topic, -1)
+                if self.app.through(self.settings.name(topic), partition.number, applied) < end:
+                    await partition.reached(topic, end - 1)
         except (TimeoutError, KafkaError, OSError) as why:
-            raise NotReady("this worker does not know yet all that was told of projects") from why
+            raise NotReady(f"this worker has not applied yet all that Kafka has in {topic}") from why
 
     def check_ready(self) -> dict[str, Any]:
         """What this worker answers for.

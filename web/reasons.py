@@ -92,7 +92,7 @@ class Reasons:
                     "scores": of.scores,
                     "labels": {"pool": labels(of.pool, pool), "annotated": labels(of.annotated, pool)},
                     "scored_at": iso(of.scored_at) if of.scored_at else None,
-                    "active_model": pool.name(pool.active_model(task.task_id)) or None,
+                    "active_model": pool.active_model(task.task_id),
                     "batches": {"complete": complete, "coming": len(batches) - complete},
                 }
             tasks.append(about)

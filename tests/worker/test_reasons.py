@@ -1,8 +1,10 @@
+import asyncio
 from typing import Any
 
 import pytest
 from yarl import URL
 
+from streams.offsets import Place
 from tests.worker.conftest import NOW, PROJECT, TASK, Client, House
 from tests.worker.test_leases import LEASES, asks, skip
 from tests.worker.test_views import SAFE
@@ -187,6 +189,50 @@ async def test_a_wrong_question_about_a_medium_or_a_project_is_answered_with_wha
     answer = await got(client, ABOUT + path, status)
 
     assert answer["error_code"] == code
+
+
+async def test_what_kafka_has_of_uploads_is_applied_before_a_medium_is_called_unknown(
+    client: Client, house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await told(house)
+
+    async def one_more(places: list[Place]) -> dict[Place, int]:
+        return {place: house.ends[place[0].removeprefix("staging.")] + 1 for place in places}
+
+    monkeypatch.setattr(house.state, "_ends", one_more)
+    asking = asyncio.ensure_future(got(client, f"{ABOUT}/media/image:m5"))
+    await asyncio.wait([asking], timeout=0.05)
+    assert not asking.done()
+
+    await house.says("media_uploads", dataset_storage_id="s", media_type="image", media_id="m5")
+
+    assert (await asking)["state"] == "available"
+
+
+async def test_a_project_and_a_medium_that_were_just_told_are_both_known(
+    client: Client, house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def one_more(places: list[Place]) -> dict[Place, int]:
+        return dict.fromkeys(places, 1)
+
+    monkeypatch.setattr(house.state, "_ends", one_more)
+    asking = asyncio.ensure_future(got(client, f"{ABOUT}/media/image:m1"))
+    await house.tells()
+    await asyncio.wait([asking], timeout=0.05)
+    assert not asking.done()
+
+    await house.says("media_uploads", dataset_storage_id="s", media_type="image", media_id="m1")
+
+    assert (await asking)["rank"] == 1
+
+
+async def test_an_active_model_that_has_sent_nothing_yet_is_told(client: Client, house: House) -> None:
+    await house.tells("m1")
+
+    await house.says("model_activations", task_id=TASK, model_id="model-1")
+
+    [task] = (await got(client, ABOUT))["tasks"]
+    assert (task["active_model"], task["coverage"]) == ("model-1", 0.0)
 
 
 async def test_a_medium_that_was_deleted_is_not_found(client: Client, house: House) -> None:
