@@ -87,15 +87,16 @@ async def looked(given: argparse.Namespace, settings: Settings) -> str:
     if given.command == "settings":
         rows, columns = look.settings_told(settings, os.environ), ("variable", "value", "origin")
     else:
-        from streams.reader import records
+        from streams.reader import last, records
 
         if given.command == "projects":
             updates, deletions = records(settings, "project_updates"), records(settings, "project_deletions")
-            rows = await look.projects_told(updates, deletions, settings.partitions)
+            rows = await look.projects_told(updates, deletions)
             columns = ("project_id", "workspace_id", "name", "tasks", "told_at", "partition")
         else:
-            rejected = records(settings, "rejected_events")
-            rows = await look.rejected_told(rejected, given.limit, given.topic, given.project)
+            wanted = look.rejected_in(given.topic, given.project)
+            rejected = last(settings, "rejected_events", given.limit, wanted)
+            rows = await look.rejected_told(rejected, given.limit)
             columns = ("at", "topic", "partition", "offset", "key", "length", "error")
     return look.as_json(rows) if given.json else look.table(rows, columns)
 

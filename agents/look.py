@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
@@ -12,16 +12,16 @@ from yarl import URL
 
 from streams.decode import decode
 from streams.errors import ActivesetError, MalformedEvent
-from streams.events import ProjectDeleted, ProjectUpdated
+from streams.events import Event, ProjectDeleted, ProjectUpdated
 from streams.partition import partition_of
-from streams.record import Record
+from streams.record import Record, Stored, undecodable
 from streams.settings import Settings, text_of, variable
 
 ANSWER_S = 30.0
 WIDE = 100  # characters of a cell
 
 Told = dict[str, Any]
-Records = AsyncIterator[tuple[Record, int]]
+Records = AsyncIterator[Stored]
 
 
 class NoAnswer(ActivesetError):
@@ -40,18 +40,19 @@ def settings_told(settings: Settings, environ: Mapping[str, str]) -> list[Told]:
     ]
 
 
-async def projects_told(updates: Records, deletions: Records, partitions: int) -> list[Told]:
+async def projects_told(updates: Records, deletions: Records) -> list[Told]:
     """The projects that there are, as workers see them: of two events the later counts, a deletion as late ends one.
 
     What is no event, or lies in a wrong partition, is passed over.
     """
     there: dict[str, ProjectUpdated] = {}
-    async for event in events(updates, partitions):
+    homes: dict[str, int] = {}
+    async for event, home in events(updates):
         if isinstance(event, ProjectUpdated):
             before = there.get(event.project_id)
             if before is None or event.timestamp >= before.timestamp:
-                there[event.project_id] = event
-    async for event in events(deletions, partitions):
+                there[event.project_id], homes[event.project_id] = event, home
+    async for event, _ in events(deletions):
         known = there.get(event.project_id)
         if isinstance(event, ProjectDeleted) and known is not None and event.timestamp >= known.timestamp:
             del there[event.project_id]
@@ -62,43 +63,56 @@ async def projects_told(updates: Records, deletions: Records, partitions: int) -
             "name": each.name,
             "tasks": [task.task_id for task in each.tasks],
             "told_at": iso(each.timestamp),
-            "partition": partition_of(each.project_id.encode(), partitions),
+            "partition": homes[each.project_id],
         }
         for each in sorted(there.values(), key=lambda each: each.project_id)
     ]
 
 
-async def events(told: Records, partitions: int) -> AsyncIterator[Any]:
-    """The events of a topic."""
-    async for record, _ in told:
+async def events(told: Records) -> AsyncIterator[tuple[Event, int]]:
+    """The events of a topic, and their partitions."""
+    async for record, _, partitions in told:
         try:
             event = decode(record, record.topic)
         except MalformedEvent:
             continue
         if partition_of(event.project_id.encode(), partitions) == record.partition:
-            yield event
+            yield event, record.partition
 
 
-async def rejected_told(told: Records, limit: int, topic: str | None, project: str | None) -> list[Told]:
+def rejected_in(topic: str | None, project: str | None) -> Callable[[Record], bool]:
+    """Whether a rejected event came in a topic, and is of a project; in any, and of any, if none is named."""
+
+    def wanted(record: Record) -> bool:
+        came_in, key = dict(record.headers).get("topic") or b"", record.key or b""
+        return topic in (None, came_in.decode(errors="replace")) and project in (None, key.decode(errors="replace"))
+
+    return wanted
+
+
+async def rejected_told(told: Records, limit: int) -> list[Told]:
     """The latest events that were rejected, the last one last."""
-    found: list[tuple[float, Told]] = []
-    async for record, offset in told:
+    found: list[tuple[float, int, int, Told]] = []
+    async for record, offset, _ in told:
         headers = {name: (text or b"").decode(errors="replace") for name, text in record.headers}
-        key = None if record.key is None else record.key.decode(errors="replace")
-        if topic not in (None, headers.get("topic")) or project not in (None, key):
-            continue
         at = record.timestamp_s or 0.0
         about = {
             "at": iso(round(at * 1000)),
-            **{name: headers.get(name, "") for name in ("topic", "partition", "offset", "length", "error", "sha256")},
-            "key": key,
+            **{name: headers.get(name, "") for name in ("topic", "partition", "offset", "length", "sha256")},
+            "error": headers.get("error", undecodable(record.headers) or ""),
+            "key": None if record.key is None else record.key.decode(errors="replace"),
             "value": base64.b64encode(record.value or b"").decode(),
             "rejected_offset": offset,
         }
-        found.append((at, about))
+        found.append((at, record.partition, offset, about))
         if len(found) > 2 * limit:
-            found = sorted(found, key=lambda each: each[0])[-limit:]
-    return [about for _, about in sorted(found, key=lambda each: each[0])[-limit:]]
+            found = latest(found, limit)
+    return [about for *_, about in latest(found, limit)]
+
+
+def latest(found: list[tuple[float, int, int, Told]], limit: int) -> list[tuple[float, int, int, Told]]:
+    """Those with the largest times; of equal ones, with the largest places."""
+    return sorted(found, key=lambda each: each[:3])[-limit:]
 
 
 async def asked(url: str, *path: str) -> Told:
@@ -120,8 +134,11 @@ async def asked(url: str, *path: str) -> Told:
 
 
 def iso(at: int) -> str:
-    """A time as people read it. at: milliseconds since the epoch."""
-    return datetime.fromtimestamp(at / 1000, UTC).isoformat(timespec="milliseconds")
+    """A time as people read it; as it is, if it is in no year that they know. at: milliseconds since the epoch."""
+    try:
+        return datetime.fromtimestamp(at / 1000, UTC).isoformat(timespec="milliseconds")
+    except (OverflowError, OSError, ValueError):
+        return str(at)
 
 
 def table(rows: Sequence[Told], columns: Iterable[str]) -> str:
@@ -148,7 +165,8 @@ def outline(told: object, depth: int = 0) -> str:
         lines = []
         for name, value in told.items():
             nested = isinstance(value, dict | list) and value and not plain(value)
-            lines.append(f"{pad}{name}:\n{outline(value, depth + 1)}" if nested else f"{pad}{name}: {short(value)}")
+            head = f"{pad}{name}:"
+            lines.append(f"{head}\n{outline(value, depth + 1)}" if nested else f"{head} {short(value)}")
         return "\n".join(lines)
     if isinstance(told, list):
         return "\n".join(f"{pad}-\n{outline(each, depth + 1)}" for each in told)

@@ -33,6 +33,14 @@ class Record(NamedTuple):
         return len(self.key or b"") + len(self.value or b"") + told
 
 
+class Stored(NamedTuple):
+    """A record where it stands: its offset, and how many partitions its topic has."""
+
+    record: Record
+    offset: int
+    partitions: int
+
+
 def undecodable(headers: Headers) -> str | None:
     r"""Why a record must be rejected whatever its value is; none if there is no reason.
 

@@ -5,18 +5,19 @@ from typing import Any
 import pytest
 
 from agents.__main__ import main
-from agents.look import outline, projects_told, rejected_told, table
+from agents.look import outline, projects_told, rejected_in, rejected_told, table
 from streams.errors import MalformedEvent
 from streams.partition import partition_of
-from streams.record import Record
+from streams.record import UNREADABLE, Record, Stored
 from streams.rejection import rejection
 
 
-async def topic(name: str, *events: dict[str, Any]) -> AsyncIterator[tuple[Record, int]]:
+async def topic(name: str, *events: dict[str, Any], partitions: int = 8) -> AsyncIterator[Stored]:
     for offset, event in enumerate(events):
         whole = {"workspace_id": "w", "project_id": "p", "timestamp": 1, "dataset_storage_id": "s", **event}
         key = str(whole["project_id"]).encode()
-        yield Record(name, event.get("partition", partition_of(key, 8)), key, json.dumps(whole).encode(), []), offset
+        home = event.get("partition", partition_of(key, partitions))
+        yield Stored(Record(name, home, key, json.dumps(whole).encode(), []), offset, partitions)
 
 
 async def test_the_projects_are_those_that_were_told_later_than_they_were_deleted() -> None:
@@ -31,21 +32,34 @@ async def test_the_projects_are_those_that_were_told_later_than_they_were_delete
     )
     deletions = topic("project_deletions", {"timestamp": 2}, {"project_id": "gone", "timestamp": 5})
 
-    [project] = await projects_told(updates, deletions, 8)
+    [project] = await projects_told(updates, deletions)
 
     assert (project["project_id"], project["name"]) == ("p", "new")
     assert project["told_at"] == "1970-01-01T00:00:00.003+00:00"
 
 
-async def rejections(count: int) -> AsyncIterator[tuple[Record, int]]:
+async def test_a_project_lies_where_the_partitions_of_its_topic_say() -> None:
+    updates = topic("project_updates", {"project_id": "p1"}, {"project_id": "p2"}, partitions=3)
+
+    told = await projects_told(updates, topic("project_deletions", partitions=3))
+
+    assert {each["project_id"]: each["partition"] for each in told} == {
+        "p1": partition_of(b"p1", 3),
+        "p2": partition_of(b"p2", 3),
+    }
+
+
+def rejected(n: int, came_in: str = "media_uploads") -> Record:
+    return rejection(Record(came_in, 2, b"p", b"{", []), n, MalformedEvent(f"reason {n}"), "rejected_events")
+
+
+async def rejections(count: int) -> AsyncIterator[Stored]:
     for n in range(count):
-        record = Record("media_uploads", 2, b"p", b"{", [])
-        told = rejection(record, n, MalformedEvent(f"reason {n}"), "rejected_events")
-        yield told._replace(timestamp_s=float(n % 7)), n
+        yield Stored(rejected(n)._replace(timestamp_s=float(n % 7)), n, 8)
 
 
 async def test_the_rejected_events_that_came_last_are_told_with_their_reasons() -> None:
-    told = await rejected_told(rejections(21), 3, None, "p")
+    told = await rejected_told(rejections(21), 3)
 
     assert [(each["error"], each["at"][17:19]) for each in told] == [
         ("reason 6", "06"),
@@ -58,7 +72,31 @@ async def test_the_rejected_events_that_came_last_are_told_with_their_reasons() 
         "1",
         "ew==",
     )
-    assert await rejected_told(rejections(21), 3, "project_updates", None) == []
+
+
+async def test_what_cannot_be_read_among_rejected_events_is_told_as_such() -> None:
+    async def unreadable() -> AsyncIterator[Stored]:
+        yield Stored(Record("rejected_events", 0, None, b"", [(UNREADABLE, b"cannot be unpacked")], 1e15), 7, 8)
+
+    [told] = await rejected_told(unreadable(), 3)
+
+    assert (told["error"], told["topic"], told["rejected_offset"]) == ("cannot be unpacked", "", 7)
+    assert told["at"] == "1000000000000000000"
+
+
+@pytest.mark.parametrize(
+    ("came_in", "project", "wanted"),
+    [
+        (None, None, True),
+        ("media_uploads", "p", True),
+        ("media_uploads", "q", False),
+        ("media_deletions", None, False),
+    ],
+)
+def test_rejected_events_may_be_those_of_a_topic_or_a_project(
+    came_in: str | None, project: str | None, wanted: bool
+) -> None:
+    assert rejected_in(came_in, project)(rejected(1)) == wanted
 
 
 def test_a_table_is_aligned_and_cuts_what_is_long() -> None:
