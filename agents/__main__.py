@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import logging
 import os
+import signal
 import sys
 from typing import Any
 
@@ -35,8 +36,7 @@ def main(arguments: list[str]) -> int:
                 "ACTIVESET_BROKER must be host:port of a Kafka, and is not set; `make serve` starts one of its own"
             )
         if given.command != "worker":
-            print(asyncio.run(looked(given, settings)))
-            return 0
+            return show(given, settings)
         tell(settings.log_level)
         from agents import life  # after the settings: a mistake in them is told before Faust is imported
 
@@ -44,6 +44,24 @@ def main(arguments: list[str]) -> int:
     except ActivesetError as why:
         print(f"activeset: {why}", file=sys.stderr)
         return why.exit_status
+
+
+def show(given: argparse.Namespace, settings: Settings) -> int:
+    """Print what an operator's command tells; the answer is the exit status."""
+    try:
+        print(asyncio.run(looked(given, settings)), flush=True)
+    except KeyboardInterrupt:
+        return ended_by(signal.SIGINT)
+    except BrokenPipeError:  # whoever reads has enough, as `head`
+        return ended_by(signal.SIGPIPE)
+    return 0
+
+
+def ended_by(number: signal.Signals) -> int:
+    """End as a program does that lets a signal end it: whoever has started it is told which."""
+    signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)
+    return 128 + number  # as shells say it; only if the signal is blocked
 
 
 def looks(commands: Any) -> None:

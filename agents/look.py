@@ -129,7 +129,7 @@ async def asked(url: str, *path: str) -> Told:
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as why:
         raise NoAnswer(f"no worker answers at {url} ({type(why).__name__}: {why}); --url names another one") from why
     if answer.status != 200:
-        raise NoAnswer(f"{answer.status} {told.get('error_code', '')}: {told.get('message', '')}")
+        raise NoAnswer(clean(f"{answer.status} {told.get('error_code', '')}: {told.get('message', '')}"))
     return told
 
 
@@ -154,7 +154,7 @@ def table(rows: Sequence[Told], columns: Iterable[str]) -> str:
 def cell(value: object) -> str:
     """A value in a table."""
     text = ", ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
-    text = " ".join(text.split())
+    text = clean(" ".join(text.split()))
     return text if len(text) <= WIDE else text[: WIDE - 3] + "..."
 
 
@@ -165,7 +165,7 @@ def outline(told: object, depth: int = 0) -> str:
         lines = []
         for name, value in told.items():
             nested = isinstance(value, dict | list) and value and not plain(value)
-            head = f"{pad}{name}:"
+            head = f"{pad}{clean(name)}:"
             lines.append(f"{head}\n{outline(value, depth + 1)}" if nested else f"{head} {short(value)}")
         return "\n".join(lines)
     if isinstance(told, list):
@@ -184,9 +184,18 @@ def short(value: object) -> str:
         return f"{value:.4g}"
     if isinstance(value, list):
         return ", ".join(map(short, value)) or "none"
-    return "none" if value is None or value == {} else str(value)
+    return "none" if value is None or value == {} else clean(str(value))
+
+
+def clean(text: str) -> str:
+    r"""A text that cannot steer a terminal or break a line: what events tell comes from anybody.
+
+    >>> print(clean("caf\u00e9\x1b[2J\n"))
+    café\x1b[2J\n
+    """
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def as_json(told: object) -> str:
     """The same for programs."""
-    return json.dumps(told, indent=2, ensure_ascii=False)
+    return json.dumps(told, indent=2)

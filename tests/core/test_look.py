@@ -1,5 +1,11 @@
 import json
+import os
+import signal
+import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +16,8 @@ from streams.errors import MalformedEvent
 from streams.partition import partition_of
 from streams.record import UNREADABLE, Record, Stored
 from streams.rejection import rejection
+
+HOUSE = Path(__file__).parents[2]
 
 
 async def topic(name: str, *events: dict[str, Any], partitions: int = 8) -> AsyncIterator[Stored]:
@@ -121,6 +129,16 @@ def test_an_outline_has_a_line_for_each_value() -> None:
     ]
 
 
+def test_what_events_tell_cannot_steer_a_terminal_or_break_a_line() -> None:
+    told = "red \x1b[31m\x9b2J\u202eder\r\nCafé 猫"
+
+    shown = [table([{"a": told}], ("a",)), outline({told: told, "nested": [{"a": [told]}]})]
+
+    assert all("\x1b" not in each and "\x9b" not in each and "\u202e" not in each for each in shown)
+    assert shown[0].splitlines()[1] == r"red \x1b[31m\x9b2J\u202eder Café 猫"
+    assert len(shown[1].splitlines()) == 4
+
+
 def test_settings_are_told_with_their_origin(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,3 +186,35 @@ def test_topics_are_not_read_without_a_broker(
 
     assert main(["projects"]) == 2
     assert "ACTIVESET_BROKER must be host:port" in capsys.readouterr().err
+
+
+def command(*arguments: str, stdout: int | None = None) -> "subprocess.Popen[bytes]":
+    """An operator's command, which has begun."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "agents", *arguments], cwd=HOUSE, stdout=stdout, stderr=subprocess.PIPE
+    )
+
+
+def test_a_command_whose_reader_has_gone_ends_quietly_as_other_programs_do() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+
+    with command("settings", stdout=writer) as program:
+        os.close(writer)
+        _, said = program.communicate(timeout=60)
+
+    assert (program.returncode, said) == (-signal.SIGPIPE, b"")
+
+
+def test_ctrl_c_ends_a_command_that_waits_quietly_as_it_ends_other_programs() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as worker:
+        worker.settimeout(60)
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)  # were it ignored, so would it be in there
+        with command("project", "p1", "--url", f"http://127.0.0.1:{worker.getsockname()[1]}") as program:
+            signal.signal(signal.SIGINT, before)
+            asked, _ = worker.accept()
+            with asked:
+                program.send_signal(signal.SIGINT)
+                _, said = program.communicate(timeout=60)
+
+    assert (program.returncode, said) == (-signal.SIGINT, b"")
