@@ -8,6 +8,7 @@ import signal
 import sys
 from typing import Any
 
+from streams import tls
 from streams.errors import ActivesetError, BadSettings
 from streams.settings import Settings
 
@@ -99,7 +100,8 @@ async def looked(given: argparse.Namespace, settings: Settings) -> str:
 
     if given.command in ("project", "medium"):
         of = ("media", given.medium) if given.command == "medium" else ()
-        told = await look.asked(given.url or settings.url, "v1", "projects", given.project, *of)
+        trust = tls.trusted(settings) if given.url else tls.at_home(settings)
+        told = await look.asked(given.url or settings.url, "v1", "projects", given.project, *of, trust=trust)
         return look.as_json(told) if given.json else look.outline(told)
     columns: tuple[str, ...]
     if given.command == "settings":

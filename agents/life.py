@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, NoReturn
 
 from agents.worker import Worker, build
-from streams import topics
+from streams import tls, topics
 from streams.errors import ActivesetError, BadSettings
 from streams.lock import held_soon
 from streams.port import try_to_listen
@@ -49,7 +49,7 @@ async def run(settings: Settings) -> int:
 
 
 async def prepare(settings: Settings, stack: AsyncExitStack) -> None:
-    """See to what a worker needs before it is built: its folder, its port, the topics."""
+    """See to what a worker needs before it is built: its certificate, its folder, its port, the topics."""
     await stack.enter_async_context(checked(settings))
     await topics.declare(settings)
 
@@ -87,11 +87,13 @@ def failed(why: BaseException | None) -> int:
 
 @asynccontextmanager
 async def checked(settings: Settings) -> AsyncIterator[None]:
-    """The worker's folder and port, looked at before anything starts; the folder is ours for as long as the block runs.
+    """The worker's certificate, folder and port, looked at before anything starts; the folder is ours in the block.
 
     Raises:
-        BadSettings: the folder cannot be written or another worker has it, or the port cannot be listened on.
+        BadSettings: the certificate cannot be used, the folder cannot be written or another worker has it, or the port
+            cannot be listened on.
     """
+    tls.check(settings)
     folder = settings.worker_dir
     async with AsyncExitStack() as stack:
         try:

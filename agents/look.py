@@ -2,6 +2,7 @@
 
 import base64
 import json
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
@@ -115,8 +116,8 @@ def latest(found: list[tuple[float, int, int, Told]], limit: int) -> list[tuple[
     return sorted(found, key=lambda each: each[:3])[-limit:]
 
 
-async def asked(url: str, *path: str) -> Told:
-    """What a worker answers.
+async def asked(url: str, *path: str, trust: ssl.SSLContext | bool = True) -> Told:
+    """What a worker answers; it must be one that is trusted, if it is asked over HTTPS.
 
     Raises:
         NoAnswer: nothing, or a problem; its message.
@@ -124,7 +125,7 @@ async def asked(url: str, *path: str) -> Told:
     where = URL(url).joinpath(*path)
     try:
         timeout = aiohttp.ClientTimeout(total=ANSWER_S)
-        async with aiohttp.ClientSession(timeout=timeout) as session, session.get(where) as answer:
+        async with aiohttp.ClientSession(timeout=timeout) as session, session.get(where, ssl=trust) as answer:
             told: Told = await answer.json(content_type=None)
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as why:
         raise NoAnswer(f"no worker answers at {url} ({type(why).__name__}: {why}); --url names another one") from why

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import ssl
 import sys
 import time
 from contextlib import AsyncExitStack
@@ -12,6 +13,7 @@ from rich.console import Console
 
 from deploy import jars, process
 from deploy.kafka import LocalKafka, local_kafka
+from streams import tls
 from streams.errors import BadSettings
 from streams.settings import Settings
 
@@ -37,7 +39,11 @@ async def serve(settings: Settings) -> int:
     """Run a Kafka, unless one is named, and a worker, until one ends for good or we are cancelled.
 
     The answer is the exit status.
+
+    Raises:
+        BadSettings: the certificate cannot be used.
     """
+    tls.check(settings)
     async with AsyncExitStack() as stack:
         broker = None
         parts: list[asyncio.Task[int]] = []
@@ -81,9 +87,9 @@ async def supervise(settings: Settings, broker: LocalKafka | None) -> int:
 
 async def greet(settings: Settings) -> None:
     """Say where everything is, as soon as the worker is ready."""
-    url = settings.url
+    url, trust = settings.url, tls.at_home(settings)
     async with aiohttp.ClientSession() as session:
-        while not await ready(session, url):
+        while not await ready(session, url, trust):
             await asyncio.sleep(ASK_S)
     console.print("[bold green]Activeset is ready.[/] Ctrl-C stops it.")
     console.print(f"  broker  {settings.broker}")
@@ -91,10 +97,10 @@ async def greet(settings: Settings) -> None:
     console.print(f"  state   {settings.state_dir.absolute()}")
 
 
-async def ready(session: aiohttp.ClientSession, url: str) -> bool:
-    """Whether the worker says that it is ready."""
+async def ready(session: aiohttp.ClientSession, url: str, trust: ssl.SSLContext | bool = True) -> bool:
+    """Whether the worker, which is trusted, says that it is ready."""
     try:
-        async with session.get(f"{url}/readyz", timeout=aiohttp.ClientTimeout(2)) as answer:
+        async with session.get(f"{url}/readyz", ssl=trust, timeout=aiohttp.ClientTimeout(2)) as answer:
             return answer.status == 200
     except (aiohttp.ClientError, TimeoutError):
         return False

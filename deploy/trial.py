@@ -32,7 +32,7 @@ class TrialFailed(ActivesetError):
 
 @contextmanager
 def own_folder(settings: Settings, name: str) -> Iterator[Settings]:
-    """Settings of a trial: all that it keeps is in a folder of its own, which was emptied, on a port that is free.
+    """Settings of a trial: all that it keeps is in a folder of its own, which was emptied; HTTP on a port that is free.
 
     Raises:
         BadSettings: another trial has the folder, or it cannot be written.
@@ -51,7 +51,8 @@ def own_folder(settings: Settings, name: str) -> Iterator[Settings]:
         except OSError as why:
             raise BadSettings(f"ACTIVESET_STATE_DIR must be a folder that can be written, not {folder}: {why}") from why
         port = free_ports(1)[0]
-        yield replace(settings, state_dir=folder, data_dir=None, web_port=port, web_bind="127.0.0.1", web_host="")
+        own = replace(settings, state_dir=folder, data_dir=None, web_port=port, web_bind="127.0.0.1", web_host="")
+        yield replace(own, tls_cert=None, tls_key=None)
 
 
 @asynccontextmanager

@@ -2,7 +2,8 @@
 
 from streams.overrides import MIB, OurApp, OurTable, OurTables
 from streams.record import MESSAGE_BYTES
-from streams.settings import Settings, in_url
+from streams.settings import Settings
+from streams.tls import served
 
 APP_ID = "activeset"
 BODY_BYTES = 64 * 1024  # of a request
@@ -14,6 +15,9 @@ def new_app(settings: Settings) -> OurApp:
     """An application that has connected to nothing yet.
 
     Declares no topics (streams/topics.py does) and discovers no modules (agents/worker.py joins the parts).
+
+    Raises:
+        BadSettings: the web server has no certificate where it should have one.
     """
     app = OurApp(
         id=settings.name(APP_ID),
@@ -51,8 +55,9 @@ def new_app(settings: Settings) -> OurApp:
         producer_request_timeout=60.0,
         producer_acks=-1,
         web_bind=settings.web_bind,
-        web_host=in_url(settings.web_host or settings.web_bind),
         web_port=settings.web_port,
+        web_ssl_context=served(settings),
+        canonical_url=settings.url_for_others,  # Faust's own is always `http`
         web_application_options={"client_max_size": BODY_BYTES},
         # Faust's own pages serve data to anyone.
         web_tables_enabled=False,

@@ -96,15 +96,22 @@ def class_path_folder(text: str) -> Path:
     return folder(text)
 
 
-def program(text: str) -> Path:
-    """Reads the path of a program."""
-    try:
-        path = Path(text).expanduser().absolute()
-        if path.is_file():
-            return path
-    except (OSError, RuntimeError):  # too long, or the home of a user who is not there
-        pass
-    raise ValueError("the path of a program")
+def file(what: str) -> Callable[[str], Path]:
+    """Reads the path of a file that is there.
+
+    what: is in the file.
+    """
+
+    def read(text: str) -> Path:
+        try:
+            path = Path(text).expanduser().absolute()
+            if path.is_file():
+                return path
+        except (OSError, RuntimeError):  # too long, or the home of a user who is not there
+            pass
+        raise ValueError(f"the path of {what}")
+
+    return read
 
 
 class Row(NamedTuple):
@@ -159,6 +166,17 @@ class Settings:
     web_bind: str = setting("127.0.0.1", host, "address the worker's web server listens on")
     web_host: str = setting("", host, "host at which other workers reach this one; unset, it is `ACTIVESET_WEB_BIND`")
     web_port: int = setting(6066, whole(1, 65535), "port of the worker's web server")
+    tls_cert: Path | None = setting(
+        None,
+        file("a PEM file"),
+        "the web server's certificate, with those between it and its CA; unset, it speaks HTTP",
+    )
+    tls_key: Path | None = setting(None, file("a PEM file"), "the private key of that certificate, without a password")
+    tls_ca: Path | None = setting(
+        None,
+        file("a PEM file"),
+        "the CAs by which other workers are verified; unset, the system's, and `ACTIVESET_TLS_CERT` itself",
+    )
     log_level: str = setting(
         "info", one_of("debug", "info", "warning", "error"), "`debug`, `info`, `warning` or `error`"
     )
@@ -167,14 +185,17 @@ class Settings:
         Path("~/.cache/activeset"), class_path_folder, "the local Kafka's jars, shared by all checkouts"
     )
     kafka_port: int = setting(0, whole(0, 65535), "port of the local Kafka; 0 picks a free one at each start")
-    java: Path | None = setting(None, program, "the local Kafka's `java`; unset, one of 17 or newer is looked for")
+    java: Path | None = setting(
+        None, file("a program"), "the local Kafka's `java`; unset, one of 17 or newer is looked for"
+    )
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Self:
         """The settings that an environment asks for; an empty variable counts as unset.
 
         Raises:
-            BadSettings: a value is out of its range, or nobody knows a variable that starts with `ACTIVESET_`.
+            BadSettings: a value is out of its range, a certificate has no key or a key no certificate, or nobody knows
+                a variable that starts with `ACTIVESET_`.
         """
         known = {variable(each): each for each in fields(cls)}
         values = {}
@@ -188,6 +209,8 @@ class Settings:
                 values[known[name].name] = known[name].metadata["read"](text.strip())
             except ValueError as why:
                 raise BadSettings(f"{name} must be {why}, not {text[:100]!r}") from why
+        if ("tls_cert" in values) != ("tls_key" in values):
+            raise BadSettings("ACTIVESET_TLS_CERT and ACTIVESET_TLS_KEY must be set both, or neither")
         return cls(**values)
 
     def environ(self, around: Mapping[str, str]) -> dict[str, str]:
@@ -212,7 +235,16 @@ class Settings:
     @property
     def url(self) -> str:
         """Where the worker's web server answers on this machine."""
-        return f"http://{in_url(self.web_bind)}:{self.web_port}"
+        return self.url_at(self.web_bind)
+
+    @property
+    def url_for_others(self) -> str:
+        """Where other workers reach the worker's web server."""
+        return self.url_at(self.web_host or self.web_bind)
+
+    def url_at(self, host: str) -> str:
+        """The URL of the worker's web server at one of its hosts."""
+        return f"{'https' if self.tls_cert else 'http'}://{in_url(host)}:{self.web_port}"
 
     def name(self, plain: str) -> str:
         """The name in Kafka of a topic or of the group, with the prefix that this installation uses."""

@@ -2,8 +2,10 @@
 
 import os
 import socket
+import subprocess
 from collections.abc import Generator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -43,6 +45,39 @@ def fake_java(path: Path, version: str) -> Path:
     path.write_text(f"#!/bin/sh\necho 'openjdk version \"{version}\"' >&2\n")
     path.chmod(0o755)
     return path
+
+
+class Certificate(NamedTuple):
+    """A certificate that signs itself, and its key, as PEM files."""
+
+    cert: Path
+    key: Path
+
+
+def certificate_of(name: str, folder: Path) -> Certificate:
+    """A new certificate.
+
+    name: `IP:` or `DNS:` of the server whose it is.
+    """
+    made = Certificate(folder / "cert.pem", folder / "key.pem")
+    kind = ("-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2")
+    who = ("-subj", "/CN=activeset", "-addext", f"subjectAltName={name}")
+    subprocess.run(
+        ["openssl", "req", *kind, *who, "-out", made.cert, "-keyout", made.key], check=True, capture_output=True
+    )
+    return made
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    """A certificate of 127.0.0.1."""
+    return certificate_of("IP:127.0.0.1", tmp_path_factory.mktemp("certificate"))
+
+
+@pytest.fixture(scope="session")
+def other_certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    """A certificate of a server elsewhere."""
+    return certificate_of("DNS:elsewhere.example", tmp_path_factory.mktemp("other-certificate"))
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from streams.errors import ActivesetError, CorruptStore, NotReady, UnknownMedium
 from streams.overrides import OurApp
 from streams.partition import partition_of
 from streams.settings import Settings
+from streams.tls import trusted
 from tables.partition import Partition
 from tables.state import State
 from web.proxy import Proxy
@@ -54,9 +55,10 @@ class Door:
     state: State
     alive: Alive
     doom: Callable[[BaseException], object]
-    proxy: Proxy = field(default_factory=lambda: Proxy(body_bytes=BODY_BYTES))
+    proxy: Proxy = field(init=False)
 
     def __post_init__(self) -> None:
+        self.proxy = Proxy(trusted=trusted(self.settings), body_bytes=BODY_BYTES)
         self._moving: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def answer(

@@ -12,6 +12,7 @@ is reset: a plain close is how an answer without a length ends well.
 import asyncio
 import logging
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -43,11 +44,20 @@ log = logging.getLogger("activeset.proxy")
 class Proxy:
     """Forwards requests to other workers.
 
+    trusted: whom an owner that is asked over HTTPS must be verified by; True are the system's CAs.
     connect_s: until an owner is reached, with the wait for one of the connections that it may hold.
     silence_s: the longest that an owner sends nothing, or a client takes nothing, within an answer.
     """
 
-    def __init__(self, *, connect_s: float = 2.0, silence_s: float = 60.0, body_bytes: int = BODY_BYTES) -> None:
+    def __init__(
+        self,
+        *,
+        trusted: ssl.SSLContext | bool = True,
+        connect_s: float = 2.0,
+        silence_s: float = 60.0,
+        body_bytes: int = BODY_BYTES,
+    ) -> None:
+        self._trusted = trusted
         self._connect_s, self._silence_s, self._body_bytes = connect_s, silence_s, body_bytes
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
@@ -63,13 +73,13 @@ class Proxy:
         """The owner's answer, told to the client as far as it came; 499, which nobody reads, to a client that left.
 
         request: one whose body nobody has read.
-        to: where the owner is, `http://host:port`.
+        to: where the owner is, `http://host:port` or `https://host:port`.
         patience_s: from when the owner is reached until its headers are here, the sending of the body included.
         gone: is done when the owner is no more the owner; an answer that has begun goes on.
 
         Raises:
-            NotReady: the owner is not reached, breaks off or does not answer in time, or is gone, or this proxy is
-                closed. The owner may have done what it was asked.
+            NotReady: the owner is not reached or not trusted, breaks off or does not answer in time, or is gone, or
+                this proxy is closed. The owner may have done what it was asked.
             HTTPException: the body is larger than `body_bytes` (413), or compressed (415).
         """
         check(request, self._body_bytes)
@@ -117,17 +127,19 @@ class Proxy:
         if self._closed:
             raise NotReady("this worker is stopping")
         if self._session is None:
-            self._session = opened()
+            self._session = opened(self._trusted)
         return self._session
 
 
-def opened() -> aiohttp.ClientSession:
+def opened(trusted: ssl.SSLContext | bool = True) -> aiohttp.ClientSession:
     """A session that adds nothing to a request, changes nothing in an answer and remembers nothing of either."""
     reached = aiohttp.TraceConfig()
     reached.on_connection_create_end.append(begin)
     return aiohttp.ClientSession(
         # A connection for each request takes 0.4 ms of the millisecond that forwarding a GET costs on loopback.
-        connector=aiohttp.TCPConnector(force_close=True, limit=CONNECTIONS, limit_per_host=CONNECTIONS_TO_ONE),
+        connector=aiohttp.TCPConnector(
+            ssl=trusted, force_close=True, limit=CONNECTIONS, limit_per_host=CONNECTIONS_TO_ONE
+        ),
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
         auto_decompress=False,

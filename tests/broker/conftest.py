@@ -20,6 +20,7 @@ from deploy import jars, process
 from deploy.kafka import free_ports, local_kafka
 from deploy.trial import remove_topics
 from streams.settings import Settings
+from streams.tls import at_home
 from tests.conftest import NAMED_BROKER, OURS
 
 HOUSE = Path(__file__).parents[2]
@@ -64,6 +65,7 @@ class Program:
     log: Path
     url: str
     state: Path
+    cert: Path | None
 
     def said(self) -> str:
         """What it has printed so far."""
@@ -76,8 +78,9 @@ class Program:
 
     async def get(self, path: str) -> tuple[int, Any]:
         """Status and body of a GET; status 0 if nobody answers."""
+        trust = at_home(Settings(tls_cert=self.cert))
         try:
-            async with aiohttp.ClientSession() as session, session.get(self.url + path) as answer:
+            async with aiohttp.ClientSession() as session, session.get(self.url + path, ssl=trust) as answer:
                 return answer.status, json.loads(await answer.read())
         except aiohttp.ClientError:
             return 0, None
@@ -126,7 +129,9 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
                     [sys.executable, "-m", *command], output=output, environ=environ, folder=HOUSE
                 )
             await stack.enter_async_context(process.running(started, 30))
-            return Program(started, log, f"http://127.0.0.1:{port}", state)
+            cert: Any = settings.get("tls_cert")
+            scheme = "https" if cert else "http"
+            return Program(started, log, f"{scheme}://127.0.0.1:{port}", state, cert)
 
         yield start
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from streams.lock import held
 from tests.broker.conftest import Program, Start, until
+from tests.conftest import Certificate
 
 READY = "Activeset is ready"
 
@@ -83,6 +84,19 @@ async def test_serve_uses_the_kafka_that_is_named(kafka: str, prefix: str, start
     assert children(serve.process.pid).keys() == {"worker"}
     assert await serve.partitions() == list(range(8))
     assert await serve.stop() == 0
+
+
+async def test_serve_says_where_it_is_over_https(
+    kafka: str, prefix: str, start: Start, other_certificate: Certificate
+) -> None:
+    tls = {"tls_cert": other_certificate.cert, "tls_key": other_certificate.key}  # for a name that this machine has not
+    serve = await start("deploy", "serve", broker=kafka, topic_prefix=prefix, **tls)
+
+    await serve.says(READY)
+
+    await serve.says(rf"web +{serve.url}/readyz")
+    assert serve.url.startswith("https://")
+    assert await serve.partitions() == list(range(8))
 
 
 async def test_serve_ends_with_2_when_the_worker_cannot_be_set_up(

@@ -190,6 +190,8 @@ async def holds(kafka: str, topic: str, count: int) -> bool:
         ({"partitions": "none"}, "ACTIVESET_PARTITIONS must be a whole number 1..1024, not 'none'"),
         ({"broker": ""}, "ACTIVESET_BROKER must be host:port of a Kafka"),
         ({"create_topics": "no"}, "ACTIVESET_CREATE_TOPICS is no, and these topics are missing: "),
+        ({"tls_cert": "/no/such.pem"}, "ACTIVESET_TLS_CERT must be the path of a PEM file, not '/no/such.pem'"),
+        ({"tls_cert": __file__, "tls_key": __file__}, "ACTIVESET_TLS_CERT and ACTIVESET_TLS_KEY must be a certificate"),
         ({"web_bind": "203.0.113.1"}, "ACTIVESET_WEB_BIND must be an address of this machine, not 203.0.113.1"),
     ],
 )

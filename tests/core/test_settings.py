@@ -62,6 +62,9 @@ def test_an_empty_variable_counts_as_unset() -> None:
         ("WEB_PORT", "65536", "1..65535"),
         ("LOG_LEVEL", "loud", "debug, info, warning, error"),
         ("JAVA", "/no/such/java", "a program"),
+        ("TLS_CERT", "/no/such/cert.pem", "a PEM file"),
+        ("TLS_KEY", "/", "a PEM file"),
+        ("TLS_CA", "x" * 300, "a PEM file"),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_named_with_its_range(variable: str, value: str, must_be: str) -> None:
@@ -71,6 +74,19 @@ def test_a_setting_that_makes_no_sense_is_named_with_its_range(variable: str, va
     assert str(told.value).startswith(f"ACTIVESET_{variable} must be ")
     assert must_be in str(told.value)
     assert len(str(told.value)) < 300
+
+
+@pytest.mark.parametrize("one", ["CERT", "KEY"])
+def test_a_certificate_has_a_key(one: str) -> None:
+    with pytest.raises(BadSettings, match="ACTIVESET_TLS_CERT and ACTIVESET_TLS_KEY must be set both, or neither"):
+        Settings.from_environ({f"ACTIVESET_TLS_{one}": __file__})
+
+
+def test_with_a_certificate_every_url_is_https() -> None:
+    settings = Settings(web_host="worker-1.example", web_bind="::", tls_cert=Path("c"), tls_key=Path("k"))
+
+    assert settings.url == "https://[::]:6066"
+    assert settings.url_for_others == "https://worker-1.example:6066"
 
 
 def test_a_relative_path_is_meant_from_where_the_program_starts() -> None:

@@ -315,9 +315,15 @@ class App(OurApp):
 
 
 @pytest.fixture
-async def app(monkeypatch: pytest.MonkeyPatch) -> App:
+def settings() -> Settings:
+    """Of the application."""
+    return Settings(broker="127.0.0.1:1")
+
+
+@pytest.fixture
+async def app(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> App:
     monkeypatch.setattr("streams.app.OurApp", App)
-    app: Any = new_app(Settings(broker="127.0.0.1:1"))
+    app: Any = new_app(settings)
     app.tables.recovery.completed.set()
     app.tables.recovery.restored = app.rebalancing_count
     app.rebalancing, app.others, app.reached = False, {}, {}

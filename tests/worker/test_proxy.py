@@ -1,8 +1,10 @@
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,9 @@ from aiohttp.test_utils import TestServer
 from yarl import URL
 
 from streams.errors import NotReady
+from streams.settings import Settings
+from streams.tls import at_home, served, trusted
+from tests.conftest import Certificate
 from web import proxy
 from web.proxy import FORWARDED, Proxy
 
@@ -67,9 +72,13 @@ class Client:
 
 @dataclass
 class Two:
-    """Two workers: a door that forwards all it gets, and an owner."""
+    """Two workers: a door that forwards all it gets, and an owner.
+
+    https: of both, if they speak it.
+    """
 
     stack: AsyncExitStack
+    https: Settings = field(default_factory=Settings)
     proxy: Proxy = field(default_factory=Proxy)
     patience_s: float = SOON_S
     gone: asyncio.Future[Any] | None = None
@@ -88,7 +97,7 @@ class Two:
         self.stack.push_async_callback(runner.cleanup)
         listening = socket.create_server(("127.0.0.1", 0))
         self.port = listening.getsockname()[1]
-        await web.SockSite(runner, listening).start()
+        await web.SockSite(runner, listening, ssl_context=served(self.https)).start()
         self.stack.push_async_callback(self.close)
 
     async def close(self) -> None:
@@ -105,8 +114,8 @@ class Two:
         self.outcomes.put_nowait(answer.status)
         return answer
 
-    async def owner(self, handler: Handler) -> None:
-        """The owner answers so."""
+    async def owner(self, handler: Handler, shows: ssl.SSLContext | None = None) -> None:
+        """The owner answers so, and shows a certificate of its own, if it has one."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
             self.at_the_owner.append(request)
@@ -118,7 +127,10 @@ class Two:
 
         app = web.Application()
         app.router.add_route("*", "/{tail:.*}", handle)
-        self.to = (await self.stack.enter_async_context(TestServer(app))).make_url("/")
+        server = TestServer(app)
+        self.stack.push_async_callback(server.close)
+        await server.start_server(ssl=shows or served(self.https))
+        self.to = server.make_url("/")
 
     async def waiting_owner(self) -> asyncio.Event:
         """The owner never answers; is set when a request is there."""
@@ -148,7 +160,8 @@ class Two:
         return heads
 
     async def client(self) -> Client:
-        client = Client(*await asyncio.open_connection("127.0.0.1", self.port))
+        trust = at_home(self.https) if self.https.tls_cert else None
+        client = Client(*await asyncio.open_connection("127.0.0.1", self.port, ssl=trust))
         self.stack.push_async_callback(client.leaves)
         return client
 
@@ -158,9 +171,14 @@ class Two:
 
 
 @pytest.fixture
-async def two() -> AsyncIterator[Two]:
+def https(request: pytest.FixtureRequest, certificate: Certificate) -> Settings:
+    return settings_of(certificate) if getattr(request, "param", False) else Settings()
+
+
+@pytest.fixture
+async def two(https: Settings) -> AsyncIterator[Two]:
     async with AsyncExitStack() as stack:
-        two = Two(stack)
+        two = Two(stack, https, Proxy(trusted=trusted(https)))
         await two.open()
         yield two
 
@@ -479,6 +497,45 @@ async def test_an_owner_that_cannot_be_reached_is_not_ready(two: Two, monkeypatc
     assert f"the project's owner, {two.to}, cannot be asked" in (await client.rest()).decode()
 
 
+def settings_of(shown: Certificate, tls_ca: Path | None = None) -> Settings:
+    return Settings(tls_cert=shown.cert, tls_key=shown.key, tls_ca=tls_ca)
+
+
+async def test_workers_that_share_a_certificate_ask_each_other_over_https(two: Two, certificate: Certificate) -> None:
+    settings = settings_of(certificate)
+    two.proxy = Proxy(trusted=trusted(settings))
+    await two.owner(ok, served(settings))
+
+    client = await two.asks(request("Connection: close"))
+
+    assert two.to.scheme == "https"
+    assert (client.status, await client.rest()) == (200, b"ok")
+
+
+async def test_an_owner_is_trusted_by_the_ca_that_is_set(
+    two: Two, certificate: Certificate, other_certificate: Certificate
+) -> None:
+    two.proxy = Proxy(trusted=trusted(settings_of(other_certificate, tls_ca=certificate.cert)))
+    await two.owner(ok, served(settings_of(certificate)))
+
+    assert (await two.asks(GET)).status == 200
+
+
+@pytest.mark.parametrize("ca", ["another", "the system's", "its own, for another name"])
+async def test_an_owner_that_cannot_be_verified_is_asked_nothing(
+    two: Two, certificate: Certificate, other_certificate: Certificate, ca: str
+) -> None:
+    shown = other_certificate if ca == "its own, for another name" else certificate
+    two.proxy = Proxy(trusted=True if ca == "the system's" else trusted(settings_of(other_certificate)))
+    await two.owner(ok, served(settings_of(shown)))
+
+    client = await two.asks(request("Connection: close"))
+
+    assert client.status == 503
+    assert "certificate verify failed" in (await client.rest()).decode()
+    assert two.at_the_owner == []
+
+
 async def test_an_owner_that_lets_nobody_in_is_given_up_after_a_time(two: Two, full_port: int) -> None:
     two.proxy = Proxy(connect_s=0.05)
     two.to = URL(f"http://127.0.0.1:{full_port}")
@@ -597,12 +654,13 @@ async def test_an_answer_that_its_owner_breaks_off_never_looks_whole(two: Two, v
         await client.rest()
 
 
+@pytest.mark.parametrize("https", [False, True], indirect=True)
 async def test_an_owner_that_falls_silent_is_given_up(two: Two) -> None:
     async def silent(request: web.Request) -> web.StreamResponse:
         await web.StreamResponse().prepare(request)
         return await never(request)
 
-    two.proxy = Proxy(silence_s=0.05)
+    two.proxy = Proxy(trusted=trusted(two.https), silence_s=0.05)
     await two.owner(silent)
     client = await two.asks(GET)
 
@@ -633,6 +691,7 @@ async def test_a_client_that_does_not_read_holds_back_the_owner_and_is_given_up(
     assert written < 64
 
 
+@pytest.mark.parametrize("https", [False, True], indirect=True)
 @pytest.mark.parametrize("begun", [False, True])
 async def test_a_client_that_leaves_takes_its_request_back(two: Two, begun: bool) -> None:
     arrived = asyncio.Event()

@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from faust.types import TP
 from faust.types.tuples import RecordMetadata
 
-from agents.life import checked
+from agents.life import checked, prepare
 from agents.worker import Worker, build
 from deploy.kafka import free_ports
 from streams.app import new_app
@@ -17,6 +18,7 @@ from streams.errors import BadSettings
 from streams.record import Record
 from streams.settings import Settings
 from streams.topics import CHANGELOG, SOURCES
+from tests.conftest import Certificate
 
 Client = TestClient[web.Request, web.Application]
 
@@ -145,6 +147,18 @@ async def test_an_address_that_is_not_this_machines_is_named(tmp_path: Path, bin
     with pytest.raises(BadSettings, match=f"ACTIVESET_WEB_BIND must be an address of this machine, not {bind}"):
         async with checked(Settings(data_dir=tmp_path, web_bind=bind)):
             pass
+
+
+async def test_a_certificate_that_is_not_one_is_named_before_kafka_is_asked(
+    tmp_path: Path, certificate: Certificate, other_certificate: Certificate
+) -> None:
+    settings = Settings(
+        broker="127.0.0.1:1", data_dir=tmp_path, tls_cert=certificate.cert, tls_key=other_certificate.key
+    )
+
+    with pytest.raises(BadSettings, match="ACTIVESET_TLS_CERT and ACTIVESET_TLS_KEY must be a certificate and its"):
+        async with AsyncExitStack() as stack:
+            await prepare(settings, stack)
 
 
 def test_an_ipv6_address_stands_in_brackets_where_others_reach_us() -> None:
