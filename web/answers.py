@@ -178,6 +178,16 @@ class ProjectTold(TypedDict):
     lag: Lag
 
 
+ProductInfo = TypedDict("ProductInfo", {"product-version": str})
+"""Which version of Geti's client is served."""
+
+
+class Organization(TypedDict):
+    """An organization of Geti."""
+
+    organizationId: Id
+
+
 class Live(TypedDict):
     """The process is worth keeping."""
 

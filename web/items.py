@@ -60,7 +60,12 @@ def item(places: Sequence[Place], upload: UploadRow, pool: Pool, tasks: Sequence
     }
     if video:
         frames = [int.from_bytes(place.medium[HASH_BYTES:], "big") for place in places]
-        shown["media_information"] |= {"frame_count": upload.frame_count, "frame_stride": upload.frame_stride}
+        shown["media_information"] |= {
+            # Geti's client makes a frame's address of it, and takes what ends so.
+            "display_url": shown["media_information"]["display_url"] or told["media_id"],
+            "frame_count": upload.frame_count,
+            "frame_stride": upload.frame_stride,
+        }
         shown["active_frames"] = frames
         shown["active_learning"]["frames"] = [
             {"frame_index": frame, **why(place)} for frame, place in zip(frames, places, strict=True)

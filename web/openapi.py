@@ -50,7 +50,10 @@ def openapi(routes: Sequence[Route]) -> Told:
         return plain(shown)
 
     def operation(route: Route) -> Told:
-        answers = {"200": {"description": "OK", "content": {"application/json": {"schema": schema(route.answers)}}}}
+        answers: Told = {"204": {"description": "nothing"}}
+        if route.answers is not None:
+            content = {"application/json": {"schema": schema(route.answers)}}
+            answers = {"200": {"description": "OK", "content": content}}
         if route.tagged:
             answers["200"]["headers"] = TAG
             answers["304"] = {"description": "it is still as `If-None-Match` says", "headers": TAG}

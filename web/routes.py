@@ -13,6 +13,8 @@ from web.answers import (
     Live,
     MediumTold,
     NewLease,
+    Organization,
+    ProductInfo,
     ProjectTold,
     Ready,
 )
@@ -23,7 +25,8 @@ from web.query import LARGEST, LIMIT
 class Route(NamedTuple):
     """A route.
 
-    answers: the type of a 200. marks: whether asking changes anything. body: the type of what is sent.
+    answers: the type of a 200; none: it is a 204. body: the type of what is sent.
+    marks: whether asking changes anything.
     tagged: whether a client may keep the answer, and ask by its `ETag` whether it is still so.
     parameters: the types of those behind the question mark; those of `needed` must be there.
     problems: what it may answer besides what every route may.
@@ -130,6 +133,22 @@ SKIP = Route(
     body=Skip,
     problems=OF_LEASE,
 )
+PRODUCT = Route(
+    "/api/v1/product_info", "the version of Geti whose client is served", "GetProductInfo", ProductInfo, tagged=True
+)
+ORGANIZATION = Route(
+    "/api/v1/personal_access_tokens/organization",
+    "an organization for Geti's client, whatever its token: any is as good",
+    "GetOrganization",
+    Organization,
+    tagged=True,
+)
+BALANCE = Route(
+    "/api/v1/organizations/{organization}/balance",
+    "204: Geti's client learns that nothing costs credits",
+    "GetBalance",
+    None,
+)
 LIVEZ = Route(
     "/livez",
     "200 while the process is worth keeping; 503 when it does not get on any more, and ends",
@@ -144,4 +163,19 @@ READYZ = Route(
     Ready,
 )
 OPENAPI = Route("/openapi.json", "these routes as OpenAPI 3.1, for programs", "GetOpenApi", Document, tagged=True)
-ROUTES = (ACTIVE, ACTIVE_SET, MEDIUM, PROJECT, LEASE, RENEW, RELEASE, SKIP, LIVEZ, READYZ, OPENAPI)
+ROUTES = (
+    ACTIVE,
+    ACTIVE_SET,
+    MEDIUM,
+    PROJECT,
+    LEASE,
+    RENEW,
+    RELEASE,
+    SKIP,
+    PRODUCT,
+    ORGANIZATION,
+    BALANCE,
+    LIVEZ,
+    READYZ,
+    OPENAPI,
+)

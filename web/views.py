@@ -19,10 +19,13 @@ from web.reasons import Reasons
 from web.routes import (
     ACTIVE,
     ACTIVE_SET,
+    BALANCE,
     LEASE,
     LIVEZ,
     MEDIUM,
     OPENAPI,
+    ORGANIZATION,
+    PRODUCT,
     PROJECT,
     READYZ,
     RELEASE,
@@ -34,6 +37,7 @@ from web.routes import (
 from web.server import Runner
 
 ANSWER_S = 5.0  # of another worker, for what marks nothing
+GETI = "2.13.0"  # its client refuses one that is older than 1.16, and warns of one that is newer than itself
 
 Answer = Callable[..., Awaitable[web.StreamResponse]]
 
@@ -116,6 +120,15 @@ def declare(door: Door, active_sets: ActiveSets) -> None:
     ) -> web.StreamResponse:
         return await door.answer(request, known(project), here, PATIENCE_S + ANSWER_S)
 
+    async def product(request: web.Request) -> web.StreamResponse:
+        return safe(request, {"product-version": GETI})
+
+    async def organization(request: web.Request) -> web.StreamResponse:
+        return safe(request, {"organizationId": "activeset"})
+
+    async def balance(_: web.Request, organization: str) -> web.StreamResponse:  # noqa: ARG001 - whoever asks
+        return web.Response(status=204, headers={"Cache-Control": "no-cache"})
+
     served: Any = door.app.web  # Faust's aiohttp driver
     served.web_app.middlewares.append(guarded)
     served.run_by(Runner)
@@ -130,6 +143,9 @@ def declare(door: Door, active_sets: ActiveSets) -> None:
         (RENEW, renewed),
         (RELEASE, released),
         (SKIP, skipped),
+        (PRODUCT, product),
+        (ORGANIZATION, organization),
+        (BALANCE, balance),
         (OPENAPI, told_whole),
     ]
     paths: dict[str, list[tuple[Route, Answer]]] = {}

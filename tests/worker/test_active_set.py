@@ -159,6 +159,7 @@ async def test_the_frames_of_a_video_are_one_item(house: House) -> None:
     assert sorted(items["v1"]["active_frames"]) == [0, 7, 30, 90]
     assert [each["rank"] for each in items["v1"]["active_learning"]["frames"]] == [1, 3, 4, 5]
     assert items["v1"]["media_information"]["frame_count"] == 100
+    assert items["v1"]["media_information"]["display_url"] == "v1"
 
 
 async def test_what_was_suggested_is_not_suggested_again_until_nothing_else_is_left(house: House) -> None:

@@ -77,6 +77,25 @@ async def test_getis_route_is_lenient_as_geti_is(client: Client, house: House) -
     assert len((await answer.json())["active_set"]) == 1000
 
 
+@pytest.mark.parametrize(
+    ("path", "status", "told"),
+    [
+        ("product_info", 200, {"product-version": "2.13.0"}),
+        ("personal_access_tokens/organization", 200, {"organizationId": "activeset"}),
+        ("organizations/activeset/balance", 204, None),
+    ],
+)
+async def test_what_getis_client_asks_at_its_login_is_answered(
+    client: Client, path: str, status: int, told: object
+) -> None:
+    answer = await client.get(f"/api/v1/{path}", headers={"x-api-key": "any"})
+
+    body = await answer.read()
+    assert (answer.status, json.loads(body) if body else None) == (status, told)
+    assert (await client.head(f"/api/v1/{path}")).status == status
+    assert (await client.post(f"/api/v1/{path}")).status == 405
+
+
 async def test_head_does_not_mark(client: Client, house: House) -> None:
     await house.tells("m1")
 
