@@ -16,7 +16,7 @@ from web.routes import ROUTES, Route
 
 Told = dict[str, Any]
 FILE = Path(__file__).with_name("openapi.json")
-ALWAYS = (405, 413, 414, 415, 500, 503)
+ALWAYS = (405, 413, 414, 415, 417, 500, 503)
 PARTS = {
     "project": "the project's id",
     "medium": "`image:<id>` or `frame:<video id>:<index>`",
@@ -34,6 +34,7 @@ MEANINGS = {
     413: "the body is too large",
     414: "the query is too long",
     415: "the body is compressed, or not JSON",
+    417: "`Expect` is not `100-continue`",
     500: "a bug",
     503: "not now: the worker starts or stops, the project is on its way to another, or Kafka cannot be reached",
 }

@@ -72,7 +72,7 @@ class Proxy:
     ) -> web.StreamResponse:
         """The owner's answer, told to the client as far as it came; 499, which nobody reads, to a client that left.
 
-        request: one whose body nobody has read.
+        request: one that was let in (`guarded`), and whose body nobody has read.
         to: where the owner is, `http://host:port` or `https://host:port`.
         patience_s: from when the owner is reached until its headers are here, the sending of the body included.
         gone: is done when the owner is no more the owner; an answer that has begun goes on.
@@ -80,9 +80,8 @@ class Proxy:
         Raises:
             NotReady: the owner is not reached or not trusted, breaks off or does not answer in time, or is gone, or
                 this proxy is closed. The owner may have done what it was asked.
-            HTTPException: the body is larger than `body_bytes` (413), or compressed (415).
+            HTTPException: the body becomes larger than `body_bytes` (413).
         """
-        check(request, self._body_bytes)
         exchange = Exchange(request, self._body_bytes)
         doing = asyncio.create_task(self._do(exchange, to, patience_s))
         try:
@@ -240,15 +239,6 @@ async def outcome(
             return doing.result()
         if answer is None and gone is not None and gone.done():
             raise NotReady("the project has moved to another worker")
-
-
-def check(request: web.Request, body_bytes: int) -> None:
-    """Whether a request can be passed on as it came."""
-    if request.body_exists and hdrs.CONTENT_ENCODING in request.headers:
-        # The server has decompressed it.
-        raise web.HTTPUnsupportedMediaType(text="the body must not be compressed")
-    if (request.content_length or 0) > body_bytes:
-        raise web.HTTPRequestEntityTooLarge(body_bytes, request.content_length or 0)
 
 
 def asked(request: web.Request) -> CIMultiDict[str]:

@@ -51,3 +51,11 @@ class Connection(web.RequestHandler):
         told = refusal(status, message or "")
         told.force_close()
         return told
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Answer; what is refused before a view is asked, an `Expect` that nobody knows, comes here as an error."""
+        if isinstance(resp, web.HTTPException) and resp.status >= 400:
+            resp = refusal(resp.status, resp.text or "")
+        return await super().finish_response(request, resp, start_time)

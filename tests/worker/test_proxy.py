@@ -440,20 +440,6 @@ async def test_an_upgrade_is_not_asked_for(two: Two) -> None:
     assert "Upgrade" not in two.at_the_owner[0].headers
 
 
-async def test_a_compressed_body_is_refused(two: Two) -> None:
-    client = await two.asks(request("Content-Encoding: gzip", "Content-Length: 5", line="POST / HTTP/1.1"), b"hello")
-
-    assert client.status == 415
-
-
-async def test_a_body_that_is_said_to_be_too_large_is_refused(two: Two) -> None:
-    two.proxy = Proxy(body_bytes=9)
-    await two.owner(ok)
-
-    assert (await two.asks(request("Content-Length: 10", line="POST / HTTP/1.1"))).status == 413
-    assert two.at_the_owner == []
-
-
 async def test_a_body_that_becomes_too_large_is_refused_and_the_owner_dropped(two: Two) -> None:
     two.proxy = Proxy(body_bytes=9)
     arrived = await two.waiting_owner()

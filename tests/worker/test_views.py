@@ -267,16 +267,26 @@ async def test_a_wrong_question_is_answered_by_whoever_is_asked(client: Client, 
         ("GET", f"{SAFE}?task_id={'t' * 5000}", {}, None, 414, "request_uri_too_long"),
         ("POST", SAFE, {}, b"{}", 405, "method_not_allowed"),
         ("GET", "/v1/nothing", {}, None, 404, "not_found"),
+        ("GET", SAFE, {"Expect": "foo"}, None, 417, "expectation_failed"),
+        ("GET", "/v1/nothing", {"Expect": "foo"}, None, 417, "expectation_failed"),
     ],
 )
-async def test_what_is_not_let_in_is_told_as_a_problem(
-    client: Client, method: str, path: str, headers: dict[str, str], body: bytes | None, status: int, code: str
+async def test_what_is_not_let_in_is_told_as_a_problem_and_not_forwarded(
+    client: Client,
+    other: list[web.Request],
+    method: str,
+    path: str,
+    headers: dict[str, str],
+    body: bytes | None,
+    status: int,
+    code: str,
 ) -> None:
     answer = await client.request(method, URL(path, encoded=True), headers=headers, data=body)
 
     told = await answer.json(content_type="application/problem+json")
     assert (answer.status, told["status"], told["error_code"]) == (status, status, code)
     assert told["message"]
+    assert other == []
 
 
 async def test_a_bug_is_told_as_a_problem_and_logged(
