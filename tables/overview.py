@@ -17,12 +17,14 @@ Mask = NDArray[np.bool_]
 
 
 class MediaCounts(TypedDict):
-    """How many media there are, may be had, somebody has, and are annotated in a task."""
+    """How many media there are, and where each of them is: as `MediumTold` has it (web/answers.py), of the project."""
 
     total: int
     available: int
     held: int
+    skipped: int
     annotated: int
+    begun: int
 
 
 class Histogram(TypedDict):
@@ -54,12 +56,17 @@ def media(order: Order, project: ProjectUpdated) -> MediaCounts:
 
     order: of the whole project.
     """
-    eligible = in_states(order, *rule(project, None))
+    tasks, allowed = rule(project, None)
+    eligible = in_states(order, tasks, allowed)
+    done = ~eligible & in_states(order, tasks, [STATES.index("annotated")])
+    free = eligible & ~order.held
     return {
         "total": len(order.media),
-        "available": int((eligible & ~order.held).sum()),
+        "available": int((free & ~order.hidden).sum()),
         "held": int((eligible & order.held).sum()),
-        "annotated": int((~eligible).sum()),
+        "skipped": int((free & order.hidden).sum()),
+        "annotated": int(done.sum()),
+        "begun": int((~eligible & ~done).sum()),
     }
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from streams.errors import BadQuery, UnknownProject, UnknownTask
 from streams.events import ProjectUpdated
 from streams.times import iso
-from tables.pool import MEDIA, Media, Pool, places_of
+from tables.pool import MEDIA, Media, Pool, open_to
 from tables.rows import FOREVER, MEDIUM_BYTES, STATES, Change
 from tables.scores import ACTIVE, EARLIER, NEVER_SCORED, UNSCORED, Floats, Scores, reduced, scores
 
@@ -50,20 +50,22 @@ class Reason(TypedDict):
 class Order:
     """The media of a task, or of the whole project, that may be annotated: their places in the pool, best first.
 
-    best: those that nobody has. taken: those that somebody has; suggested: whether a reset would free some of them.
-    of_task: the scores, by task; states: in those of which they matter, as places in STATES. held: whether taken.
+    best: those that nobody has. taken: those that somebody has; suggested: how many of them a reset would free.
+    of_task: the scores, by task; states: in those of which they matter, as places in STATES. held: whether taken;
+    hidden: whether skipped, so that nobody in particular gets them.
     due: when it changes without an event (milliseconds since the epoch); none if it does not.
     """
 
     media: Media
     best: Places
     taken: int
-    suggested: bool
+    suggested: int
     tier: NDArray[np.uint8]
     score: Floats
     of_task: dict[str, Scores]
     states: dict[str, NDArray[np.uint8]]
     held: NDArray[np.bool_]
+    hidden: NDArray[np.bool_]
     due: int | None
 
 
@@ -206,30 +208,29 @@ class Ranking:
             as `best`.
         """
         self.pool.check_task(made.task_id)
-        storage, (tasks, allowed) = self.pool.storage, rule(self.pool.project, made.task_id)
-        return lambda medium: self.pool.eligible(medium, storage, tasks, allowed)
+        return eligible(self.pool, made.task_id)
 
     def top(self, made: Made, limit: int, now: int, user_id: str | None = None) -> list[Place] | None:
         """The best media of an order that may be annotated still; none at all if it is too old to tell.
 
-        It is when many of the best, or all, have been annotated, deleted or given away since.
+        It is when many of the best, or all, have been annotated, deleted, given away or skipped since.
 
         Raises:
             as `best`: project or task went meanwhile.
         """
         order, places, skipped = made.order, list[Place](), 0
         eligible, current = self.eligible(made), self.current(made)
-        for place in order.best:
+        for place in open_to(order.best, self.pool.hidden_from(user_id, order.media, order.hidden)):
             if len(places) == limit:
                 break
             medium = medium_at(order.media, place)
-            if not current and not (eligible(medium) and self.pool.free(medium, now)):
+            there = current or (eligible(medium) and self.pool.free(medium, now))
+            if not there or (not current and self.pool.skipped(medium, user_id)):
                 skipped += 1
                 if skipped > SKIPPED:
                     return None
                 continue
-            if not self.pool.skipped(medium, user_id):
-                places.append(self._place(made, int(place), len(places) + 1))
+            places.append(self._place(made, place, len(places) + 1))
         return None if skipped and not places else places
 
     def rank(self, made: Made, medium: bytes, now: int) -> int | None:
@@ -243,13 +244,13 @@ class Ranking:
         eligible, order = self.eligible(made), made.order
 
         def there(medium: bytes) -> bool:
-            return eligible(medium) and self.pool.free(medium, now)
+            return eligible(medium) and self.pool.free(medium, now) and not self.pool.skipped(medium, None)
 
         found = np.flatnonzero(order.best == place_of(order.media, medium))
-        if not len(found) or not there(medium) or self.pool.skipped(medium, None):
+        if not len(found) or not there(medium):
             return None
         before = order.best[: found[0]]
-        before = before[~np.isin(before, places_of(order.media, self.pool.hidden())[0])]
+        before = before[~order.hidden[before]]
         old = before[: 0 if self.current(made) else LOOKED_AT]
         gone = sum(not there(medium_at(order.media, place)) for place in old)
         return len(before) + 1 - gone
@@ -320,9 +321,19 @@ def rule(project: ProjectUpdated, task_id: str | None) -> tuple[list[str], list[
     """
     if task_id is None:
         return [task.task_id for task in project.tasks], [STATES.index("none")]
-    first = next(task.task_id for task in project.tasks if task.trainable)
+    first = next((task.task_id for task in project.tasks if task.trainable), None)
     allowed = ("none",) if task_id == first else ("none", "partially_annotated")
     return [task_id], [STATES.index(each) for each in allowed]
+
+
+def eligible(pool: Pool, task_id: str | None) -> Callable[[bytes], bool]:
+    """Whether a medium may be annotated in a task, also one that is gone, or in the whole project.
+
+    Raises:
+        UnknownProject: it is gone.
+    """
+    storage, (tasks, allowed) = pool.storage, rule(pool.project, task_id)
+    return lambda medium: pool.eligible(medium, storage, tasks, allowed)
 
 
 def order_of(pool: Pool, task_id: str | None, now: int, patience_ms: int) -> Order:
@@ -359,11 +370,12 @@ def order_of(pool: Pool, task_id: str | None, now: int, patience_ms: int) -> Ord
         media,
         best[~taken[best]],
         taken=int(taken[best].sum()),
-        suggested=bool((ends[best] == FOREVER)[taken[best]].any()),
+        suggested=int((ends[best] == FOREVER)[taken[best]].sum()),
         tier=tier,
         score=score,
         of_task=of_task,
         states=states,
         held=taken,
+        hidden=pool.hidden(),
         due=min(due, default=None),
     )

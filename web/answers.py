@@ -107,10 +107,14 @@ class ChangedLease(TypedDict):
 
 
 class MediumTold(TypedDict):
-    """A medium: whether it may be had, its rank in the safe active set if it may, and why."""
+    """A medium: whether it may be had, its rank in the safe active set if it may, and why.
+
+    state: `annotated` in all tasks, or in the one that was asked for; `begun` if it is not, and was worked on so far
+        that nobody is given it.
+    """
 
     medium: Medium
-    state: Literal["available", "held", "skipped", "annotated"]
+    state: Literal["available", "held", "skipped", "annotated", "begun"]
     held_until: Time | None
     rank: Rank | None
     score: float
@@ -159,12 +163,6 @@ class TaskTold(TypedDict):
     batches: NotRequired[Batches]
 
 
-class ProjectMedia(MediaCounts):
-    """How many media there are, may be had, somebody has, are annotated, and were skipped by somebody."""
-
-    skipped: int
-
-
 class ProjectTold(TypedDict):
     """A project at a glance."""
 
@@ -172,7 +170,7 @@ class ProjectTold(TypedDict):
     workspace_id: Id
     name: str
     dataset_storage_id: Id
-    media: ProjectMedia
+    media: MediaCounts
     tasks: list[TaskTold]
     as_of: AsOf
     lag: Lag

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 import msgspec
 
@@ -11,6 +12,7 @@ from streams.media import medium
 from streams.times import iso
 from tables import overview
 from tables.pool import Pool
+from tables.ranking import Made, Ranking, rule
 from tables.rows import FOREVER, medium_bytes
 from web.active_set import ActiveSets
 from web.answers import LabelCount, MediumTold, ProjectTold, TaskTold
@@ -41,10 +43,10 @@ class Reasons:
         place = ranking.place(made, key)
         if place is None:
             raise UnknownMedium(f"project {project!r} has no medium {text[:300]!r}")
-        eligible, until, skipped = ranking.eligible(made)(key), pool.until(key, now), pool.skipped(key, None)
+        until = pool.until(key, now)
         return {
             "medium": msgspec.to_builtins(named),
-            "state": ("annotated" if not eligible else "held" if until else "skipped" if skipped else "available"),
+            "state": state(ranking, made, key, now),
             "held_until": iso(until) if until is not None and until != FOREVER else None,
             "rank": ranking.rank(made, key, now),
             "score": place.score,
@@ -101,11 +103,24 @@ class Reasons:
             "workspace_id": told.workspace_id,
             "name": told.name,
             "dataset_storage_id": told.dataset_storage_id,
-            "media": {**counts, "skipped": len(pool.hidden())},
+            "media": counts,
             "tasks": tasks,
             "as_of": ranking.as_of(made),
             "lag": partition.lag(),
         }
+
+
+def state(
+    ranking: Ranking, made: Made, medium: bytes, now: int
+) -> Literal["available", "held", "skipped", "annotated", "begun"]:
+    """Whether a medium may be had, or why it may not."""
+    pool = ranking.pool
+    if not ranking.eligible(made)(medium):
+        tasks, _ = rule(pool.project, made.task_id)
+        return "annotated" if all(pool.state(task, medium) == "annotated" for task in tasks) else "begun"
+    if not pool.free(medium, now):
+        return "held"
+    return "skipped" if pool.skipped(medium, None) else "available"
 
 
 def labels(counts: Iterable[tuple[int, int]], pool: Pool) -> list[LabelCount]:

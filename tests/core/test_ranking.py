@@ -6,11 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from streams.errors import UnknownTask
 from streams.media import Image
+from tables.pool import Pool
 from tables.ranking import Order, Place, Ranking, order_of
-from tables.rows import Kind, medium_bytes, prefix_of
+from tables.rows import SKIP, SKIPS, Kind, hashed, medium_bytes, pack_int, prefix_of
 from tables.scores import NEVER_SCORED, ranked
 from tests.core.table import NOW, Table, chunk, picks, top
 
@@ -369,14 +372,76 @@ async def test_a_medium_that_was_skipped_is_hidden_no_more_when_it_comes_again()
     skipped = [{"medium": picks("m1")[0]["medium"], "uploaded_at": NOW}]
     await table.hears("active_set_events", change="skipped", media=skipped, skip_for="good", **lent)
     ranking = ranking_of(table)
-    assert ranking.pool.hidden() == [medium_bytes(Image("m1"))]
+    assert ranking.pool.hidden().tolist() == [True]
 
     image: dict[str, Any] = {"dataset_storage_id": "s", "media_type": "image", "media_id": "m1"}
     await table.hears("media_deletions", timestamp=NOW + 1, **image)
     await table.hears("media_uploads", timestamp=NOW + 2, **image)
     ranking.update(row for row in table.scan(prefix_of("p")) if row[0][3] != Kind.SKIP)
 
-    assert ranking.pool.hidden() == []
+    assert ranking.pool.hidden().tolist() == [False]
+
+
+whoms = st.sampled_from(SKIPS)
+skips_and_deletions = st.lists(
+    st.one_of(
+        st.tuples(st.sampled_from(("m1", "m2")), st.sampled_from(("u1", "u2")), whoms, st.integers(1, 5)),
+        st.tuples(st.sampled_from(("m1", "m2", "")), st.integers(1, 5)),
+    ),
+    max_size=12,
+)
+
+
+@given(told=skips_and_deletions, lent=st.booleans())
+def test_what_is_hidden_is_what_was_skipped_and_not_deleted_since(told: list[tuple[Any, ...]], lent: bool) -> None:
+    pool, skips, gone = Pool("p"), dict[tuple[str, str], tuple[str, int]](), dict[str, int]()
+    for medium, *more in told:
+        of_medium = medium_bytes(Image(medium)) if medium else b""
+        if len(more) == 1:
+            gone[medium] = max(gone.get(medium, -1), *more)
+            pool.update([(prefix_of("p", Kind.REMOVAL) + of_medium[:8], pack_int(gone[medium]))])
+            continue
+        user, whom, at = more
+        skips[medium, user] = whom, at
+        row = np.array((at, SKIPS.index(whom)), SKIP).tobytes()
+        if lent:
+            pool.lent()
+        pool.update([(prefix_of("p", Kind.SKIP) + of_medium + hashed(user), row)])
+
+    for medium in ("m1", "m2"):
+        since = max(gone.get(medium, -1), gone.get("", -1))
+        of = {by: whom for (each, by), (whom, at) in skips.items() if each == medium and at > since}
+        for user in (None, "u1", "u2", "u3"):
+            hidden = any(whom == "good" or whom == ("me" if by == user else "others") for by, whom in of.items())
+            assert pool.skipped(medium_bytes(Image(medium)), user) == hidden
+
+
+async def test_skips_that_were_swept_leave_nothing_behind() -> None:
+    pool, medium = Pool("p"), medium_bytes(Image("m1"))
+    key = prefix_of("p", Kind.SKIP) + medium + hashed("u")
+    for whom in range(len(SKIPS)):
+        pool.update([(key, np.array((1, whom), SKIP).tobytes())])
+
+        pool.update([(key, None)], visible=False)
+
+        assert (pool._skips, pool._own, pool._hidden) == ({}, {}, set())
+
+
+async def test_what_is_hidden_is_not_looked_at_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"m{n}" for n in range(50)]
+    ranking = ranking_of(await told(*names))
+    for n, name in enumerate(names[1:]):
+        user, whom = hashed("ann" if n % 2 else "bob"), SKIPS.index("others" if n % 3 else "good")
+        row = np.array((NOW, whom), SKIP).tobytes()
+        ranking.update([(prefix_of("p", Kind.SKIP) + medium_bytes(Image(name)) + user, row)])
+    made = await ranking.made(None, NOW)
+    monkeypatch.setattr(Pool, "skipped", None)
+    monkeypatch.setattr(Pool, "eligible", None)
+
+    ranked = {user: [each.medium for each in ranking.top(made, 99, NOW, user) or []] for user in (None, "ann", "bob")}
+
+    assert ranked[None] == [medium_bytes(Image("m0"))]
+    assert [len(each) for each in ranked.values()] == [1, 1 + 16, 1 + 16]
 
 
 async def test_where_all_of_an_order_have_gone_it_is_made_again_before_that_is_said() -> None:

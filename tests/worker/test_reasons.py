@@ -1,4 +1,5 @@
 import asyncio
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -94,6 +95,26 @@ async def test_a_medium_that_cannot_be_had_tells_why(client: Client, house: Hous
     assert answers[2]["held_until"] == "2026-01-01T00:01:00+00:00"
 
 
+async def test_each_medium_of_a_project_is_counted_where_it_is(client: Client, house: House) -> None:
+    names = [f"m{n}" for n in range(8)]
+    await house.tells(*names, tasks=(TASK, "t2"))
+    _, lease = await asks(client, user_id="ann", limit=4, request_id="r1")
+    for medium, whom in zip(lease["lease"]["media"], ("me", "others", "good"), strict=False):
+        await asks(client, f"{LEASES}/r1/skips", **skip("ann", medium, whom))
+    left = [each for each in names if each not in {each["media_id"] for each in lease["lease"]["media"]}]
+    await house.says("annotation_updates", media_id=left[0], states={TASK: "annotated", "t2": "annotated"})
+    await house.says("annotation_updates", media_id=left[1], states={TASK: "annotated"})
+    await house.says("annotation_updates", media_id=left[2], states={TASK: "to_revisit", "t2": "annotated"})
+
+    counts = (await got(client, ABOUT))["media"]
+
+    states = [(await got(client, f"{ABOUT}/media/image:{each}"))["state"] for each in names]
+    assert counts == {"total": 8, "available": 2, "held": 1, "skipped": 2, "annotated": 1, "begun": 2}
+    assert Counter(states) == {name: count for name, count in counts.items() if name != "total"}
+    assert len(await house.shown(None)) == counts["available"]
+    assert (await got(client, f"{ABOUT}/media/image:{left[1]}?task_id={TASK}"))["state"] == "annotated"
+
+
 async def test_a_frame_is_named_by_its_video_and_index(client: Client, house: House) -> None:
     await told(house)
     video = {"media_type": "video", "media_id": "v:1", "frame_count": 9, "frame_stride": 4}
@@ -112,7 +133,7 @@ async def test_a_project_tells_how_far_it_is(client: Client, house: House) -> No
 
     answer = await got(client, ABOUT)
 
-    assert answer["media"] == {"total": 4, "available": 2, "held": 1, "annotated": 1, "skipped": 0}
+    assert answer["media"] == {"total": 4, "available": 2, "held": 1, "skipped": 0, "annotated": 1, "begun": 0}
     [task] = answer["tasks"]
     assert task == {
         "task_id": TASK,
