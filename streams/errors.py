@@ -53,7 +53,7 @@ class NotTheirLease(ActivesetError):
 
 
 class LeaseOver(ActivesetError):
-    """The lease has run out or was released: 410; its media may be others' by now."""
+    """The lease has run out, or nothing is left of it: 410; its media may be others' by now."""
 
 
 class RequestUsed(ActivesetError):

@@ -8,7 +8,9 @@ from typing import NamedTuple, Self
 import msgspec
 
 from streams.events import Granted, Pick
-from tables.rows import Change, Kind, Rows, hashed, number_of, prefix_of
+from tables.pool import Pool
+from tables.ranking import eligible
+from tables.rows import Change, Kind, Rows, hashed, medium_bytes, number_of, prefix_of
 
 DAY_MS = 24 * 3600 * 1000  # after its end, a request that is repeated is told so
 FORGOTTEN = 10  # leases that a new one clears away at most
@@ -55,8 +57,12 @@ class LeaseRow(NamedTuple):
         return holder_of(self.told.request_id, self.told.attempt)
 
     def over(self, now: int) -> bool:
-        """Whether it has run out, or nothing is left of it. now: milliseconds since the epoch."""
+        """Whether it has run out, or all of it was given back. now: milliseconds since the epoch."""
         return self.expires_at <= now or not self.told.media
+
+    def uploaded(self, pick: Pick) -> int:
+        """Which upload of a medium it was granted."""
+        return self.at if pick.uploaded_at is None else pick.uploaded_at
 
     def left_with(self, media: list[Pick], offset: int) -> Self:
         """The lease when an event has left it no more than these."""
@@ -66,6 +72,32 @@ class LeaseRow(NamedTuple):
 def holder_of(request_id: str, attempt: int) -> int:
     """What stands in a grant for who has it: no id has a slash."""
     return number_of(f"{request_id}/{attempt}" if attempt else request_id)
+
+
+def held(lease: LeaseRow, pool: Pool, now: int) -> list[Pick]:
+    """What a lease was granted, and nothing has ended yet. now: milliseconds since the epoch."""
+    return [pick for pick in lease.told.media if pool.holder(medium_bytes(pick.medium), now) == lease.holder]
+
+
+def left(lease: LeaseRow, pool: Pool, now: int) -> list[Pick]:
+    """What a lease has: what it holds, and is not annotated. now: milliseconds since the epoch.
+
+    Raises:
+        UnknownProject: it is gone.
+    """
+    may = eligible(pool, lease.told.task_id)
+    return [pick for pick in held(lease, pool, now) if may(medium_bytes(pick.medium))]
+
+
+def lost(lease: LeaseRow, pool: Pool, now: int) -> bool:
+    """Whether a lease is over: it has run out, all of it was given back, or it holds nothing and some was deleted.
+
+    That may have been granted; nobody can tell, for its grant may be swept. now: milliseconds since the epoch.
+    """
+    if lease.over(now):
+        return True
+    deleted = any(pool.gone(medium_bytes(pick.medium), lease.uploaded(pick)) for pick in lease.told.media)
+    return deleted and not held(lease, pool, now)
 
 
 def lease_key(project: str, request_id: str) -> bytes:

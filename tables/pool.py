@@ -350,15 +350,9 @@ class Pool:
         """Whether an upload of a medium was deleted since."""
         return uploaded_at <= self._removed(medium[:HASH_BYTES])
 
-    @property
-    def since(self) -> int:
-        """When the project was deleted last; before all time if it never was."""
-        return self._removed()
-
-    def holder(self, medium: bytes) -> int:
-        """The hash of the request that a medium was granted to; 0 for none."""
-        row = self.rows(Kind.GRANT).get(medium)
-        return 0 if row is None else int(np.frombuffer(row, GRANT)["holder"][0])
+    def holder(self, medium: bytes, now: int) -> int:
+        """The hash of the request that has a medium; 0 if nobody has it. now: milliseconds since the epoch."""
+        return 0 if self.free(medium, now) else int(np.frombuffer(self.rows(Kind.GRANT)[medium], GRANT)["holder"][0])
 
     def media(self) -> Media:
         """All media that exist: images, and of each video the frames that are implied or named by a score; in order.

@@ -5,21 +5,21 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
 import msgspec
 from aiokafka.errors import KafkaError
 
 from streams.errors import NotReady
-from streams.events import Event, Granted, Pick, Reset
+from streams.events import Event, Granted, Pick, Released, Renewed, Reset, Skipped
 from streams.partition import partition_of
 from streams.record import Record
 from streams.settings import Settings
-from tables.leases import holder_of, lease_of
+from tables.leases import LeaseRow, holder_of, lease_of
 from tables.partition import Partition
 from tables.pool import Pool
-from tables.ranking import Made, Place, Ranking
+from tables.ranking import Order, Place, Ranking, eligible
 from tables.rows import HASH_BYTES, Kind, UploadRow, prefix_of
 from tables.state import State
 from web.answers import ActiveSet
@@ -33,9 +33,9 @@ PATIENCE_S = 10.0  # of a request that marks, until our own agent has applied wh
 
 NO_MEDIA = "no media: none were uploaded, or all were deleted"
 DONE = "nothing to annotate: no medium is left without an annotation"
-LEASED = "every medium that is left is leased to somebody"
-SKIPPED = "every medium that is left was skipped: it is not to be given to this user, or to nobody"
-SUGGESTED = "every medium that is left was suggested already; the next request that marks begins anew"
+LEFT = "every medium that is left "
+ANEW = "; the next request that marks begins anew"
+ANNOTATED = "every medium of the lease was annotated meanwhile"
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,14 @@ class Asker:
     attempt: int = 0
     user_id: str | None = None
     ttl_ms: int | None = None
+
+
+class Got(NamedTuple):
+    """What was granted, as it is answered and as places; the lease that has it, if it is one."""
+
+    answer: ActiveSet
+    places: list[Place]
+    lease: LeaseRow | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +84,7 @@ class ActiveSets:
         ranking = await partition.ranking(project)
         places, made = await ranking.best(query.task_id, query.limit, self.now())
         partition.check()
-        return self.answer(places, made, ranking, partition, ranking.as_of(made))
+        return self.answer(places, ranking, partition, ranking.as_of(made), why_none(made.order))
 
     async def suggested(self, project: str, query: Query, workspace: str) -> ActiveSet:
         """The active set, marked as suggested: until nothing else is left, no other request gets these media.
@@ -90,7 +98,7 @@ class ActiveSets:
         ranking = await partition.ranking(project)
         ranking.pool.check_workspace(workspace)
         async with self.alone(project):
-            return await self.granted(query, Asker(), ranking, partition)
+            return (await self.granted(query, Asker(), ranking, partition)).answer
 
     @asynccontextmanager
     async def alone(self, project: str) -> AsyncIterator[None]:
@@ -105,9 +113,10 @@ class ActiveSets:
         except TimeoutError as why:
             raise NotReady(f"what was chosen could not be marked within {PATIENCE_S:.0f} s") from why
 
-    async def granted(self, query: Query, asker: Asker, ranking: Ranking, partition: Partition) -> ActiveSet:
-        """An answer with the media that the log granted to this request, best first; none if nothing is left.
+    async def granted(self, query: Query, asker: Asker, ranking: Ranking, partition: Partition) -> Got:
+        """The media that the log granted to this request, best first; none if nothing is left.
 
+        Suggestions begin anew when there is nothing for anybody, not when others may have what this user skipped.
         To be asked for while nobody else chooses (`alone`).
         """
         pool, looks, attempt = ranking.pool, LOOKS, asker.attempt
@@ -136,30 +145,24 @@ class ActiveSets:
                     expires_at=None if asker.ttl_ms is None else about["timestamp"] + asker.ttl_ms,
                     attempt=attempt,
                 )
-                offset = await self.applied(granted, partition)
-                if asker.request_id is not None:
-                    lease = lease_of(partition.store, pool.project_id, request_id)
-                    if lease is None or lease.offset != offset:
-                        raise NotReady("a former owner granted this request meanwhile: send it again")
-                eligible, holder, now = ranking.eligible(made), holder_of(request_id, attempt), self.now()
-                ours = [
-                    each
-                    for each in places
-                    if pool.holder(each.medium) == holder
-                    # It may have been annotated or deleted meanwhile.
-                    and eligible(each.medium)
-                    and not pool.free(each.medium, now)
-                ]
-                if ours:
+                lease = None if asker.ttl_ms is None else await self.leased(granted, partition)
+                offset = await self.applied(granted, partition) if lease is None else lease.offset
+                holder, now = holder_of(request_id, attempt), self.now()
+                ours = [each for each in places if pool.holder(each.medium, now) == holder]
+                # Annotated meanwhile, or of a task that is gone: nothing may go wrong with what is granted.
+                may = eligible(pool, query.task_id)
+                left = [each for each in ours if may(each.medium)]
+                if left or (ours and lease is not None):
                     as_of = {**ranking.as_of(made), EVENTS: offset}
-                    return self.answer(ours, made, ranking, partition, as_of)
-                attempt += asker.request_id is not None
-            elif made.order.suggested and looks and not ranking.current(made):
+                    return Got(self.answer(left, ranking, partition, as_of, ANNOTATED), left, lease)
+                attempt += lease is not None
+            elif not resets(made.order):
+                why = why_none(made.order)
+                return Got(self.answer([], ranking, partition, ranking.as_of(made), why), [])
+            elif looks and not ranking.current(made):
                 looks -= 1  # perhaps something is left now
-            elif made.order.suggested:
-                await self.applied(Reset(**about, request_id=request_id), partition)
             else:
-                return self.answer([], made, ranking, partition, ranking.as_of(made))
+                await self.applied(Reset(**about, request_id=request_id), partition)
         raise NotReady("what was chosen went to others, and so did what was chosen then")
 
     def about(self, pool: Pool) -> dict[str, Any]:
@@ -189,6 +192,18 @@ class ActiveSets:
         await partition.reached(EVENTS, offset)
         return offset
 
+    async def leased(self, event: Granted | Renewed | Released | Skipped, partition: Partition) -> LeaseRow:
+        """Publish an event of a lease and wait until it is applied; the answer is the lease as it left it.
+
+        Raises:
+            NotReady: as `applied`; or somebody else has changed the lease since.
+        """
+        offset = await self.applied(event, partition)
+        lease = lease_of(partition.store, event.project_id, event.request_id)
+        if lease is None or lease.offset != offset:
+            raise NotReady("the lease was granted or changed by somebody else meanwhile: send it again")
+        return lease
+
     def home(self, project: str) -> Partition:
         """The partition of a project, which is here.
 
@@ -203,17 +218,32 @@ class ActiveSets:
         return {whole: UploadRow.unpack(row) for whole, row in zip(wholes, rows, strict=True) if row is not None}
 
     def answer(
-        self, places: list[Place], made: Made, ranking: Ranking, partition: Partition, as_of: dict[str, int]
+        self, places: list[Place], ranking: Ranking, partition: Partition, as_of: dict[str, int], why: str
     ) -> ActiveSet:
-        """An active set as clients see it; an empty one says why.
+        """An active set as clients see it.
 
-        as_of: how far each topic is applied in it.
+        as_of: how far each topic is applied in it. why: the reason of an empty one.
         """
-        pool, tasks, order = ranking.pool, ranking.pool.project.tasks, made.order
+        pool, tasks = ranking.pool, ranking.pool.project.tasks
         shown = items(places, self._uploads(places, partition, pool.project_id), pool, tasks)
         answer: ActiveSet = {"active_set": shown, "as_of": as_of, "lag": partition.lag()}
         if not places:
-            left = SUGGESTED if order.suggested else LEASED
-            done = DONE if len(order.media) else NO_MEDIA
-            answer["reason"] = SKIPPED if len(order.best) else left if order.taken else done
+            answer["reason"] = why
         return answer
+
+
+def resets(order: Order) -> bool:
+    """Whether suggestions begin anew when nothing is found in an order: nothing is left of it for anybody else."""
+    return order.suggested > 0 and bool(order.hidden[order.best].all())
+
+
+def why_none(order: Order) -> str:
+    """Why nothing is found in an order."""
+    ways = {
+        "was skipped": len(order.best) > 0,
+        "is leased to somebody": order.taken > order.suggested,
+        "was suggested already": order.suggested > 0,
+    }
+    if not any(ways.values()):
+        return DONE if len(order.media) else NO_MEDIA
+    return LEFT + " or ".join(way for way, so in ways.items() if so) + (ANEW if resets(order) else "")

@@ -124,8 +124,8 @@ RELEASE = Route(
 )
 SKIP = Route(
     f"{LEASES}/{{lease}}/skips",
-    "gives `media` of the lease back; `for` tells whom they are not for any more: `me` (others may get them), `others` "
-    "(only `user_id` may), `good` (nobody may)",
+    "gives `media` of the lease back (without it, all that it has); `for` tells whom they are not for any more: `me` "
+    "(others may get them), `others` (only `user_id` may), `good` (nobody may)",
     "SkipMedia",
     ChangedLease,
     marks=True,

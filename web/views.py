@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
+from uuid import uuid4
 
 import msgspec
 from aiohttp import web
@@ -92,8 +93,10 @@ def declare(door: Door, active_sets: ActiveSets) -> None:
         return await door.answer(request, name, here, ANSWER_S)
 
     async def lease(request: web.Request, project: str) -> web.StreamResponse:
+        made_up = uuid4().hex  # once: the door may ask twice
+
         async def here() -> web.Response:
-            return answer(await leases.lease(project, await told(request, LeaseRequest)))
+            return answer(await leases.lease(project, await told(request, LeaseRequest), made_up))
 
         return await marked(request, project, here)
 

@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -31,6 +32,7 @@ from streams.partition import partition_of
 from streams.record import Headers, Record
 from streams.settings import Settings
 from tables import sweep
+from tables.leases import lease_of, left
 from tables.rows import Kind, prefix_of, project_of
 from tables.state import State
 from tables.store import OFFSET, ORIGIN
@@ -159,16 +161,17 @@ picks = st.lists(st.tuples(granted, of_uploads), min_size=1, max_size=4, unique_
 )
 states = st.sampled_from(("none", "partially_annotated", "annotated", "to_revisit"))
 users = st.sampled_from(("u1", "u1", "u2"))
+REQUESTS = ("r1", "r2", "r3")
 grants = about(
     change=st.just("granted"),
-    request_id=st.sampled_from(("r1", "r2", "r3")),
+    request_id=st.sampled_from(REQUESTS),
     task_id=st.sampled_from(ASKED),
     user_id=users,
     attempt=st.sampled_from((0, 0, 1)),
     media=picks,
     expires_at=st.one_of(st.none(), times),
 )
-of_leases: Any = {"request_id": st.sampled_from(("r1", "r2", "r3")), "user_id": users}
+of_leases: Any = {"request_id": st.sampled_from(REQUESTS), "user_id": users}
 leases = st.one_of(
     about(change=st.just("renewed"), expires_at=times, **of_leases),
     about(change=st.just("released"), **of_leases),
@@ -356,6 +359,21 @@ class Hearer:
         return rows, await self.answers()
 
 
+async def leased(house: House, project: str, now: int) -> dict[str, set[Medium]]:
+    """What the leases of a project have at a time, by their names."""
+    partition = house.state.owned(HOMES[project])
+    try:
+        pool = (await partition.ranking(project)).pool
+        leases = {name: lease_of(partition.store, project, name) for name in REQUESTS}
+        return {
+            name: {shown_as(msgspec.to_builtins(pick.medium)) for pick in left(lease, pool, now)}
+            for name, lease in leases.items()
+            if lease is not None
+        }
+    except UnknownProject:
+        return {}
+
+
 async def shown(house: House, project: str, asked: str | None, now: int) -> Told:
     """The whole safe active set at a time, or what kind of error there is instead."""
     try:
@@ -422,31 +440,67 @@ def law(heard: list[tuple[str, Told]], project: str, asked: str | None, now: int
 
     heard: topics and their events; of each topic in its order.
     """
-
-    def of(topic: str) -> list[Told]:
-        return [
-            told
-            for name, told in heard
-            if name == topic and told["project_id"] == project and told["timestamp"] != UNREADABLE
-        ]
-
-    project_gone = max((each["timestamp"] for each in of("project_deletions")), default=-1)
-    update = newest(of("project_updates"))
-    if update is None or update["timestamp"] <= project_gone:
+    of = partial(events_of, heard, project)
+    update, gone = project_of_events(of)
+    if update is None:
         return UnknownProject
     tasks = {each["task_id"]: each.get("trainable", True) for each in update["tasks"]}
     if asked is not None and asked not in tasks:
         return UnknownTask
     if asked is not None and not tasks[asked]:
         return BadQuery
+    there, perhaps = exist(of, update["dataset_storage_id"], gone)
+    barred = held(of("active_set_events"), gone, now) | skipped(of("active_set_events"), gone)
+    barred |= worked_on(of, tasks, asked, gone)
+    return there - barred, perhaps - barred
 
+
+def lease_law(heard: list[tuple[str, Told]], project: str, now: int) -> dict[str, set[Medium]]:
+    """What leases have after events: what was granted them and is not annotated, by their names."""
+    of = partial(events_of, heard, project)
+    update, gone = project_of_events(of)
+    if update is None:
+        return {}
+    tasks = {each["task_id"]: each.get("trainable", True) for each in update["tasks"]}
+    there, _ = exist(of, update["dataset_storage_id"], gone)
+    holders, leases, _ = granted_by(of("active_set_events"))
+    return {
+        name: {
+            medium
+            for medium in (lease["media"] & there) - worked_on(of, tasks, lease["task"], gone)
+            if (holder := holders.get(medium)) is not None
+            and (holder["request"], holder["until"] > now, holder["at"] > gone[medium[:2]])
+            == (lease["request"], True, True)
+        }
+        for name, lease in leases.items()
+    }
+
+
+def events_of(heard: list[tuple[str, Told]], project: str, topic: str) -> list[Told]:
+    """What a topic told of a project."""
+    return [
+        told
+        for name, told in heard
+        if name == topic and told["project_id"] == project and told["timestamp"] != UNREADABLE
+    ]
+
+
+def project_of_events(of: Callable[[str], list[Told]]) -> tuple[Told | None, dict[tuple[str, str], int]]:
+    """The project, if there is one, and when media were deleted last."""
+    project_gone = max((each["timestamp"] for each in of("project_deletions")), default=-1)
+    update = newest(of("project_updates"))
     gone: dict[tuple[str, str], int] = defaultdict(lambda: project_gone)
     for told in of("media_deletions"):
         for each in told["media"]:
             whole = (each["media_type"], each["media_id"])
             gone[whole] = max(gone[whole], told["timestamp"])
-    there, perhaps = exist(of, update["dataset_storage_id"], gone)
+    return None if update is None or update["timestamp"] <= project_gone else update, gone
 
+
+def worked_on(
+    of: Callable[[str], list[Told]], tasks: dict[str, bool], asked: str | None, gone: dict[tuple[str, str], int]
+) -> set[Medium]:
+    """The media that are annotated so far that nobody is given them. tasks: whether each can be trained."""
     first = next((name for name in tasks if tasks[name]), None)
     allowed = {"none"} if asked in (None, first) else {"none", "partially_annotated"}
     states: dict[tuple[Medium, str], list[Told]] = defaultdict(list)
@@ -455,12 +509,11 @@ def law(heard: list[tuple[str, Told]], project: str, asked: str | None, now: int
         if told["timestamp"] > gone[medium[:2]]:
             for name in told["states"]:
                 states[medium, name].append({"timestamp": told["timestamp"], "state": told["states"][name]})
-    barred = held(of("active_set_events"), gone, now) | skipped(of("active_set_events"), gone)
-    for (medium, name), told_of in states.items():
-        state = newest(told_of) or {}
-        if name in (tasks if asked is None else [asked]) and state["state"] not in allowed:
-            barred.add(medium)
-    return there - barred, perhaps - barred
+    return {
+        medium
+        for (medium, name), told_of in states.items()
+        if name in (tasks if asked is None else [asked]) and (newest(told_of) or {})["state"] not in allowed
+    }
 
 
 def newest(told: list[Told]) -> Told | None:
@@ -517,12 +570,14 @@ def held(told: list[Told], gone: dict[tuple[str, str], int], now: int) -> set[Me
 
 def skipped(told: list[Told], gone: dict[tuple[str, str], int]) -> set[Medium]:
     """The media that are not for anybody in particular."""
-    skips = granted_by(told)[1].items()
+    skips = granted_by(told)[2].items()
     return {medium for (medium, _), (at, whom) in skips if whom != "me" and at > gone[medium[:2]]}
 
 
-def granted_by(told: list[Told]) -> tuple[dict[Medium, Told], dict[tuple[Medium, str], tuple[int, str]]]:
-    """Who has which media, and what was skipped by whom."""
+def granted_by(
+    told: list[Told],
+) -> tuple[dict[Medium, Told], dict[str, Told], dict[tuple[Medium, str], tuple[int, str]]]:
+    """Who has which media, the leases by their names, and what was skipped by whom."""
     holders: dict[Medium, Told] = {}
     leases: dict[str, Told] = {}
     skips: dict[tuple[Medium, str], tuple[int, str]] = {}
@@ -558,14 +613,20 @@ def granted_by(told: list[Told]) -> tuple[dict[Medium, Told], dict[tuple[Medium,
             if lease is not None and lease["request"] >= request:
                 continue
             asked = {shown_as(pick["medium"]) for pick in event["media"]}
-            leases[request[0]] = {"until": end, "user": event["user_id"], "request": request, "media": asked}
+            leases[request[0]] = {
+                "until": end,
+                "user": event["user_id"],
+                "request": request,
+                "media": asked,
+                "task": event["task_id"],
+            }
         for pick in event["media"]:
             medium, at = shown_as(pick["medium"]), pick["uploaded_at"]
             holder = holders.get(medium, {"at": -1, "until": 0})
             if at > holder["at"] or (at == holder["at"] and holder["until"] <= event["timestamp"]):
                 until = float("inf") if end is None else end
                 holders[medium] = {"at": at, "until": until, "endless": end is None, "request": request}
-    return holders, skips
+    return holders, leases, skips
 
 
 def media_of(answer: Told) -> set[Medium]:
@@ -653,3 +714,4 @@ async def test_nothing_deleted_annotated_or_taken_is_shown_once_its_event_is_app
                 lawful(answer, law(before, project, asked), law(applied, project, asked))
             answer, applied = await each.asks(project, asked)
             lawful(answer, law(applied, project, asked))
+            assert await leased(each.house, project, LOOKS[0]) == lease_law(each.applied(), project, LOOKS[0])

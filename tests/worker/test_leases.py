@@ -4,8 +4,10 @@ from typing import Any
 import pytest
 from yarl import URL
 
+from streams.errors import UnknownTask
 from streams.record import Record
 from tables.rows import Kind, prefix_of
+from tables.sweep import Sweeper
 from tests.core.table import Table
 from tests.worker.conftest import HOME, NOW, PROJECT, TASK, Client, House
 from tests.worker.test_views import MARKS, SAFE
@@ -203,6 +205,231 @@ async def test_leases_are_forgotten_a_day_after_their_end(client: Client, house:
     assert (len([*store.scan(key_of(Kind.LEASE))]), len([*store.scan(key_of(Kind.LEASE_END))])) == (1, 1)
     status, _ = await asks(client, f"{LEASES}/r1", "PATCH", user_id="ann")
     assert status == 404
+
+
+M1 = {"media_type": "image", "media_id": "m1"}
+GONE = {"dataset_storage_id": "s", **M1}
+
+
+async def test_a_lease_counts_though_the_clocks_of_producers_are_ahead(client: Client, house: House) -> None:
+    await house.tells("m1")
+    await house.says("project_deletions", timestamp=NOW + 50)
+    await house.tells(timestamp=NOW + 100)
+    await house.says("media_uploads", timestamp=NOW + 100, **GONE)
+
+    _, first = await asks(client, user_id="ann", request_id="r1")
+    _, again = await asks(client, user_id="ann", request_id="r1")
+    status, renewed = await asks(client, f"{LEASES}/r1", "PATCH", user_id="ann")
+
+    assert media(first) == ["m1"]
+    assert again == first
+    assert (status, renewed["lease"]) == (200, first["lease"])
+
+
+async def test_a_medium_that_was_deleted_and_comes_again_is_not_the_leases_also_before_it_is_swept(
+    client: Client, house: House, monkeypatch: Any
+) -> None:
+    await house.tells("m1", "m2")
+    await asks(client, user_id="ann", limit=2, request_id="r1")
+    monkeypatch.setattr(Sweeper, "start", lambda _: None)
+
+    await house.says("media_deletions", timestamp=NOW + 1, **GONE)
+    await house.says("media_uploads", timestamp=NOW + 2, **GONE)
+
+    _, ann = await asks(client, user_id="ann", limit=2, request_id="r1")
+    _, renewed = await asks(client, f"{LEASES}/r1", "PATCH", user_id="ann")
+    _, bob = await asks(client, user_id="bob", limit=2)
+    assert (media(ann), media(bob)) == (["m2"], ["m1"])
+    assert ann["lease"]["media"] == renewed["lease"]["media"] == [{**M1, "media_id": "m2"}]
+
+
+@pytest.mark.parametrize("swept", [True, False])
+async def test_a_lease_of_which_all_was_deleted_is_over(
+    client: Client, house: House, monkeypatch: Any, swept: bool
+) -> None:
+    await house.tells("m1", "m2")
+    _, first = await asks(client, user_id="ann", limit=1, request_id="r1")
+    if not swept:
+        monkeypatch.setattr(Sweeper, "start", lambda _: None)
+
+    gone = {"dataset_storage_id": "s", **first["lease"]["media"][0]}
+    await house.says("media_deletions", timestamp=NOW + 1, **gone)
+    await house.settle()
+
+    again, _ = await asks(client, user_id="ann", limit=1, request_id="r1")
+    renewed, _ = await asks(client, f"{LEASES}/r1", "PATCH", user_id="ann")
+    assert (again, renewed) == (409, 410)
+
+
+async def test_a_request_to_which_nothing_was_granted_may_be_sent_again(client: Client, house: House) -> None:
+    await house.tells("m1", "m2")
+    _, first = await asks(client, user_id="bob", limit=1)
+    pick = {"medium": first["lease"]["media"][0], "rank": 1, "score": 1.0, "uploaded_at": NOW}
+    lost = {"change": "granted", "request_id": "r1", "user_id": "ann", "expires_at": NOW + 1000}
+    await house.says("active_set_events", media=[pick], **lost)
+
+    renewed, _ = await asks(client, f"{LEASES}/r1", "PATCH", user_id="ann")
+    _, ann = await asks(client, user_id="ann", limit=1, request_id="r1")
+    _, again = await asks(client, user_id="ann", limit=1, request_id="r1")
+
+    assert renewed == 404
+    assert {*media(first), *media(ann)} == {"m1", "m2"}
+    assert again == ann
+
+
+async def test_what_was_annotated_is_the_leases_no_more_wherever_it_is_told(client: Client, house: House) -> None:
+    await house.tells("m1", "m2")
+    await asks(client, user_id="ann", limit=2, request_id="r1")
+
+    await house.says("annotation_updates", media_id="m1", states={TASK: "annotated"})
+
+    _, again = await asks(client, user_id="ann", limit=2, request_id="r1")
+    _, renewed = await asks(client, f"{LEASES}/r1", "PATCH", user_id="ann")
+    status, _ = await asks(client, f"{LEASES}/r1/skips", **skip("ann", M1, "me"))
+    assert media(again) == ["m2"]
+    assert again["lease"]["media"] == renewed["lease"]["media"] == [{**M1, "media_id": "m2"}]
+    assert status == 400
+
+
+@pytest.mark.parametrize("annotated", [1, 2])
+async def test_what_is_annotated_while_it_is_granted_is_in_no_answer(
+    client: Client, house: House, annotated: int
+) -> None:
+    await house.tells("m1", "m2", "m3")
+    best = (await house.shown(None))[:2]
+
+    async def late(record: Record) -> int:
+        for each in best[:annotated]:
+            await house.says("annotation_updates", media_id=each, states={TASK: "annotated"})
+        return await house.publish(record)
+
+    object.__setattr__(house.sets, "publish", late)
+    _, first = await asks(client, user_id="ann", limit=2, request_id="r1")
+    _, again = await asks(client, user_id="ann", limit=2, request_id="r1")
+
+    assert media(first) == [each["media_id"] for each in first["lease"]["media"]] == best[annotated:]
+    assert (media(again), again["lease"]) == (media(first), first["lease"])
+    assert first.get("reason") == again.get("reason") == ANNOTATED[annotated]
+
+
+ANNOTATED = {1: None, 2: "every medium of the lease was annotated meanwhile"}
+
+
+async def test_a_lease_of_a_task_that_goes_while_it_is_granted_is_told_and_may_be_released(
+    client: Client, house: House
+) -> None:
+    await house.tells("m1", tasks=(TASK, "t2"))
+
+    async def late(record: Record) -> int:
+        await house.tells(tasks=("t2",))
+        return await house.publish(record)
+
+    object.__setattr__(house.sets, "publish", late)
+    status, told = await asks(client, user_id="ann", task_id=TASK)
+    object.__setattr__(house.sets, "publish", house.publish)
+    released = await client.delete(f"{LEASES}/{told['lease']['id']}", params={"user_id": "ann"})
+
+    assert (status, media(told), told["lease"]["media"]) == (200, ["m1"], [M1])
+    assert released.status == 200
+    assert await house.shown("t2") == ["m1"]
+
+
+async def test_a_request_that_is_looked_at_twice_is_granted_once(client: Client, house: House) -> None:
+    await house.tells("m1", "m2")
+    published: list[Record] = []
+
+    async def gone(record: Record) -> int:
+        published.append(record)
+        await house.publish(record)
+        raise UnknownTask("it was there just now")
+
+    object.__setattr__(house.sets, "publish", gone)
+    status, told = await asks(client, user_id="ann", limit=1)
+
+    assert (status, len(media(told)), len(published)) == (200, 1, 1)
+
+
+async def test_what_a_user_skipped_does_not_make_suggestions_begin_anew_while_others_may_have_it(
+    client: Client, house: House
+) -> None:
+    await house.tells("m1", "m2", "m3")
+    suggested = await house.suggested(None, 2)
+    _, ann = await asks(client, user_id="ann", request_id="r1")
+    await asks(client, f"{LEASES}/r1/skips", **skip("ann", ann["lease"]["media"][0], "me"))
+
+    _, nothing = await asks(client, user_id="ann")
+
+    assert (nothing["lease"], nothing["reason"]) == (None, f"{LEFT} was skipped or was suggested already")
+    assert await house.shown(None) == media(ann)
+    assert {*suggested, *media(ann)} == {"m1", "m2", "m3"}
+
+
+LEFT = "every medium that is left"
+
+
+@pytest.mark.parametrize(
+    ("ways", "reason"),
+    [
+        (("good",), f"{LEFT} was skipped"),
+        (("lease",), f"{LEFT} is leased to somebody"),
+        (("good", "lease"), f"{LEFT} was skipped or is leased to somebody"),
+        (("suggest",), f"{LEFT} was suggested already; the next request that marks begins anew"),
+        (("good", "suggest"), f"{LEFT} was skipped or was suggested already; the next request that marks begins anew"),
+    ],
+)
+async def test_an_empty_set_tells_all_that_became_of_what_is_left(
+    client: Client, house: House, ways: tuple[str, ...], reason: str
+) -> None:
+    await house.tells(*[f"m{n}" for n in range(len(ways))])
+    for way in ways:
+        if way == "suggest":
+            await house.suggested(None, 1)
+            continue
+        _, lease = await asks(client, user_id="ann", limit=1, request_id=way)
+        if way == "good":
+            await asks(client, f"{LEASES}/{way}/skips", **skip("ann", lease["lease"]["media"][0], way))
+
+    shown = await (await client.get(SAFE)).json()
+
+    assert (shown["active_set"], shown["reason"]) == ([], reason)
+
+
+async def test_a_skip_that_names_no_media_is_of_all_that_the_lease_has(client: Client, house: House) -> None:
+    await house.tells("m1", "m2", "m3")
+    await asks(client, user_id="ann", request_id="r1")
+    await house.says("annotation_updates", media_id="m1", states={TASK: "annotated"})
+
+    status, told = await asks(client, f"{LEASES}/r1/skips", user_id="ann", **{"for": "me"})
+    over, _ = await asks(client, f"{LEASES}/r1/skips", user_id="ann", **{"for": "me"})
+
+    assert (status, told["lease"]["media"], over) == (200, [], 410)
+    assert sorted(await house.shown(None)) == ["m2", "m3"]
+
+
+async def test_a_skip_of_what_was_uploaded_at_the_beginning_of_time_ends_with_its_deletion(
+    client: Client, house: House
+) -> None:
+    await house.tells()
+    await house.says("media_uploads", timestamp=0, **GONE)
+    await asks(client, user_id="ann", request_id="r1")
+    await asks(client, f"{LEASES}/r1/skips", **skip("ann", M1, "good"))
+
+    await house.says("media_deletions", timestamp=1, **GONE)
+    await house.says("media_uploads", timestamp=2, **GONE)
+
+    assert await house.shown(None) == ["m1"]
+
+
+async def test_a_lease_that_runs_out_while_it_is_asked_for_is_changed_or_over(client: Client, house: House) -> None:
+    await house.tells("m1")
+    await asks(client, user_id="ann", ttl_s=1, request_id="r1")
+    for first, answered in ((NOW + 999, 200), (NOW + 2000, 410)):
+        times = iter([first])
+        object.__setattr__(house.sets, "now", lambda times=times, first=first: next(times, first + 1))
+
+        status, _ = await asks(client, f"{LEASES}/r1", "PATCH", user_id="ann", ttl_s=1)
+
+        assert status == answered
 
 
 async def test_users_who_lease_at_the_same_moment_never_get_the_same_medium(client: Client, house: House) -> None:
