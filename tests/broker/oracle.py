@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 from rocksdict import AccessType, Options, Rdict
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped] # it has no types
@@ -20,11 +21,12 @@ from agents.score import score, seen_of
 from streams.artifacts import columns
 from streams.decode import decode
 from streams.errors import MalformedEvent
-from streams.events import ArtifactsInferred, Event, Granted, Reset
+from streams.events import ArtifactsInferred, Event, Granted, Released, Renewed, Reset, Skipped
 from streams.partition import partition_of
 from streams.record import Heard, Record
 from streams.topics import CHANGELOG, SOURCES
-from tables.rows import Change, Kind, prefix_of, unpack_int
+from tables.leases import LeaseRow
+from tables.rows import FOREVER, GRANT, Change, Kind, prefix_of, unpack_int
 from tests.core.table import Table
 
 MOVED_FROM = "activeset-moved-from"  # `<partition>:<offset>:<whose>`: where a moved record was before
@@ -138,7 +140,7 @@ def folded(kafka: str, prefix: str) -> Folded:
                 _, sent_ms = message.timestamp()
                 heard = Heard(message.offset() or 0, sent_ms)
                 table.take(changes_of(event, table, heard))
-                if isinstance(event, Granted | Reset):
+                if isinstance(event, Granted | Renewed | Released | Skipped | Reset):
                     grants = answer.grants.setdefault(partition, Table())
                     grants.take(changes_of(event, grants, heard))
     for table in tables.values():
@@ -332,7 +334,25 @@ def short(value: bytes) -> str:
     return value[:24].hex() + ("..." if len(value) > 24 else "")
 
 
-def granted(rows: Rows, project: str) -> Iterator[bytes]:
-    """The media (tables/rows.py, `medium_bytes`) of a project that rows say were granted."""
+class Grant(NamedTuple):
+    """Who has a medium (tables/rows.py, `medium_bytes`), and whether for good, as what is suggested."""
+
+    medium: bytes
+    holder: int
+    endless: bool
+
+
+def granted(rows: Rows, project: str) -> Iterator[Grant]:
+    """The media of a project that rows say were granted."""
     prefix = prefix_of(project, Kind.GRANT)
-    return (key[len(prefix) :] for key in rows if key.startswith(prefix))
+    for key, value in rows.items():
+        if key.startswith(prefix):
+            [row] = np.frombuffer(value, GRANT)
+            yield Grant(key[len(prefix) :], int(row["holder"]), bool(row["until"] == FOREVER))
+
+
+def leased(rows: Rows, project: str) -> dict[str, LeaseRow]:
+    """The leases of a project, by request id."""
+    prefix = prefix_of(project, Kind.LEASE)
+    leases = [LeaseRow.unpack(value) for key, value in rows.items() if key.startswith(prefix)]
+    return {each.told.request_id: each for each in leases}

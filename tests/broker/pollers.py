@@ -2,11 +2,12 @@
 
 import asyncio
 import itertools
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import time
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence, Set
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohttp
 
@@ -26,18 +27,41 @@ NOBODY = 0  # for a status: no connection, or no answer in time
 ALWAYS = {200, 503, NOBODY}  # what a client may be told of a project that it has seen
 
 
+class Had(NamedTuple):
+    """Somebody had a medium, as far as they were told: at the latest since, and at least until, in milliseconds.
+
+    user: none, if it was suggested.
+    skipped: for whom not (`me`, `others`, `good`), if it was skipped, and is not had but kept from somebody.
+    """
+
+    user: str | None
+    since: int
+    until: float
+    about: str
+    skipped: str = ""
+
+    def excludes(self, other: "Had") -> bool:
+        """Whether somebody else, or the same user under another lease, must not have the medium meanwhile."""
+        theirs = {"": True, "me": other.user == self.user, "others": other.user != self.user, "good": True}
+        return (
+            not other.skipped and theirs[self.skipped] and max(self.since, other.since) < min(self.until, other.until)
+        )
+
+
 @dataclass
 class Watch:
     """What clients were told, all together: to them the workers are one service.
 
     counts: answers by status.
     handed: by project, the media that were marked for somebody, and the answer in which.
+    had: who had which media of which project, of all that is not deleted and comes again.
     violations: what should not have been answered.
     """
 
     projects: Sequence[str]
     counts: Counter[int] = field(default_factory=Counter)
     handed: dict[str, dict[Medium, str]] = field(default_factory=dict)
+    had: dict[tuple[str, Medium], list[Had]] = field(default_factory=lambda: defaultdict(list))
     violations: list[str] = field(default_factory=list)
     _as_of: dict[str, dict[str, int]] = field(default_factory=dict)
     _clients: int = 0
@@ -63,20 +87,37 @@ class Watch:
 
     async def _ask(self, session: aiohttp.ClientSession, url: str, project: str, request: str, *, marks: bool) -> None:
         path = (MARKS if marks else SHOWS).format(workspace=WORKSPACE, project=project, limit=LIMIT)
+        about = f"{request}, {url}{path}"
+        status, body = await self.ask(session, "GET", url + path, project, about)
+        if status == 200 and marks:
+            self._take(project, body, about)
+
+    async def ask(
+        self,
+        session: aiohttp.ClientSession,
+        method: str,
+        url: str,
+        project: str,
+        about: str,
+        sent: Any = None,
+        also: Set[int] = frozenset(),
+    ) -> tuple[int, Any]:
+        """Status and body of an answer about a project.
+
+        also: what may be answered besides what always may.
+        """
         known = dict(self._as_of.get(project, {}))  # of answers that were complete before this request
         try:
-            async with session.get(url + path) as answer:
+            async with session.request(method, url, json=sent) as answer:
                 status, body = answer.status, await answer.json(content_type=None)
         except (aiohttp.ClientError, TimeoutError, ValueError):
             status, body = NOBODY, None
         self.counts[status] += 1
-        about = f"{request}, {url}{path}"
-        if status not in ALWAYS and (known or status != 404):
+        if status not in ALWAYS | also and (known or status != 404):
             self.violations.append(f"{about}: {status} {body}")
         if status == 200:
             self._see(project, known, body, about)
-            if marks:
-                self._take(project, body, about)
+        return status, body
 
     def _see(self, project: str, known: Mapping[str, int], body: Any, about: str) -> None:
         as_of: dict[str, int] = body["as_of"]
@@ -97,18 +138,48 @@ class Watch:
                 if medium in handed:
                     self.violations.append(f"{about}: {medium} was handed out before, to {handed[medium]}")
                 handed[medium] = about
+                self.has(project, medium, Had(None, now_ms(), float("inf"), about))
+
+    def has(self, project: str, medium: Medium, had: Had, instead: float = float("inf")) -> None:
+        """Somebody has, or had, a medium; or skipped it.
+
+        instead: from when on a skip may have replaced what the same user had skipped before.
+        """
+        if passing(medium.media_id):
+            return
+        told = self.had[project, medium]
+        told[:] = [
+            each._replace(until=min(each.until, instead)) if each.skipped and each.user == had.user else each
+            for each in told
+        ]
+        told.append(had)
+
+    def disputed(self) -> list[str]:
+        """Media that two had at once, or somebody from whom they were kept."""
+        return [
+            f"{one.about} had {medium} of {project}, and so had {other.about}: {one}, {other}"
+            for (project, medium), had in self.had.items()
+            for one, other in itertools.combinations(had, 2)
+            if one.excludes(other) or other.excludes(one)
+        ]
 
     def unfounded(self, rows: Tables) -> list[str]:
-        """Media that were handed out although the log has granted them to nobody.
+        """Media that were handed out although the log has not granted them for good.
 
         rows: of every partition, folded from the log.
         """
         found = []
         for project, handed in self.handed.items():
-            there = {medium for partition in rows.values() for medium in granted(partition, project)}
+            told = [grant for partition in rows.values() for grant in granted(partition, project)]
+            there = {grant.medium for grant in told if grant.endless}
             unfounded = {each: about for each, about in handed.items() if medium_bytes(each) not in there}
-            found += [f"{about}: {each} of {project} is granted to nobody" for each, about in unfounded.items()]
+            found += [f"{about}: {each} of {project} is not granted for good" for each, about in unfounded.items()]
         return found
+
+
+def now_ms() -> int:
+    """The workers' time: they are on this machine."""
+    return int(time.time() * 1000)
 
 
 def media_of(item: Mapping[str, Any]) -> list[Medium]:

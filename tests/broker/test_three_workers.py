@@ -1,5 +1,6 @@
 """Three workers on one Kafka, joined, stopped, killed and frozen at random under load: each event counts once.
 
+Annotators lease from them meanwhile: nothing that they were told is taken back, and no medium is two's at once.
 What must have come of it is found out without them (tests/broker/oracle.py). Where a seed is told, what was chosen can
 be had again: SEED=<number>. When the processes were how far cannot.
 """
@@ -30,6 +31,7 @@ from confluent_kafka import Producer
 from streams.partition import partition_of
 from streams.topics import CHANGELOG, SOURCES
 from tests.broker import oracle
+from tests.broker.annotators import CHANGES, Lease, annotating, unlike_rows
 from tests.broker.conftest import PATIENCE_S, Program, Start, until
 from tests.broker.load import BEGINNING, Load, medium
 from tests.broker.pollers import Watch, polling
@@ -241,11 +243,13 @@ async def eventually(fleet: Fleet, true: Callable[[], Awaitable[bool]]) -> None:
         await asyncio.sleep(0.1)
 
 
-def findings(fleet: Fleet, watch: Watch, wanted: oracle.Folded) -> list[str]:
+def findings(fleet: Fleet, watch: Watch, leases: list[Lease], wanted: oracle.Folded) -> list[str]:
     """What is not as it must be: in the changelog, on the disks, in what clients were answered."""
     changelog = oracle.changelog(fleet.kafka, fleet.prefix)
+    log.warning("%d leases: %s", len(leases), dict(sum((each.changes for each in leases), Counter[str]())))
     log.warning("%d records, %d of them moved again; answers: %s", wanted.records, wanted.repeated, dict(watch.counts))
-    found = [*changelog.violations, *watch.violations, *watch.unfounded(wanted.grants)]
+    found = [*changelog.violations, *watch.violations, *watch.unfounded(wanted.grants), *watch.disputed()]
+    found += unlike_rows(leases, wanted.rows, wanted.grants)
     if wanted.resets:
         found.append(f"suggestions began anew {wanted.resets} times, though media were left")
     found.append(unlike("the fold", wanted.rows, "the changelog", changelog.rows))
@@ -292,7 +296,8 @@ async def test_joins_and_leaves_of_three_workers_under_load_apply_every_event_on
     await eventually(fleet, fleet.shared)
     await asyncio.to_thread(load.begin)
 
-    async with polling(load.projects, [partial(url_of, place) for place in fleet.places]) as watch:
+    urls = [partial(url_of, place) for place in fleet.places]
+    async with polling(load.projects, urls) as watch, annotating(watch, urls, seed) as leases:
         with load.running(RATE, count=int(25 * RATE)) as sending:
             while sending.is_alive():
                 place = random.choice(fleet.places)
@@ -305,13 +310,14 @@ async def test_joins_and_leaves_of_three_workers_under_load_apply_every_event_on
 
     assert fleet.statuses.keys() == {0}
     wanted = oracle.folded(fleet.kafka, fleet.prefix)
-    found = findings(fleet, watch, wanted)
+    found = findings(fleet, watch, leases, wanted)
     assert not found, "\n".join(found)
     told = sum((outcomes(program) for program in fleet.programs), Counter[str]())
     log.warning("outcomes: %s", dict(told))
     counted, records = told["heard"] + told["moved"] + told["rejected"], wanted.records - wanted.repeated
     assert counted == records
     assert watch.handed
+    assert {change for each in leases for change in each.changes} == CHANGES
 
 
 @pytest.mark.timeout(200)
@@ -322,16 +328,18 @@ async def test_kills_and_freezes_of_three_workers_under_load_lose_nothing(fleet:
     await eventually(fleet, fleet.shared)
     await asyncio.to_thread(load.begin)
 
-    async with polling(load.projects, [partial(url_of, place) for place in fleet.places]) as watch:
+    urls = [partial(url_of, place) for place in fleet.places]
+    async with polling(load.projects, urls) as watch, annotating(watch, urls, seed) as leases:
         with load.running(RATE, count=int(45 * RATE)) as sending:
             await suffer(fleet, Random(seed), sending.is_alive)
     await settled(fleet, load)
 
     assert fleet.statuses.keys() <= {0, 1}
     assert not [each for each in fleet.done if "BY ITSELF" in each]  # who was not frozen has no reason to end
-    found = findings(fleet, watch, oracle.folded(fleet.kafka, fleet.prefix))
+    found = findings(fleet, watch, leases, oracle.folded(fleet.kafka, fleet.prefix))
     assert not found, "\n".join(found)
     assert watch.handed
+    assert {change for each in leases for change in each.changes} == CHANGES
 
 
 async def suffer(fleet: Fleet, fate: Random, goes_on: Callable[[], bool]) -> None:
