@@ -14,7 +14,7 @@ from aiohttp import web
 from aiokafka.errors import KafkaError
 from yarl import URL
 
-from streams.app import BODY_BYTES, REBALANCE_S
+from streams.app import REBALANCE_S
 from streams.errors import ActivesetError, CorruptStore, NotReady, UnknownMedium, UnknownProject, UnknownTask
 from streams.overrides import OurApp
 from streams.partition import partition_of
@@ -58,7 +58,7 @@ class Door:
     proxy: Proxy = field(init=False)
 
     def __post_init__(self) -> None:
-        self.proxy = Proxy(trusted=trusted(self.settings), body_bytes=BODY_BYTES)
+        self.proxy = Proxy(trusted=trusted(self.settings))
         self._moving: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def answer(

@@ -1,5 +1,6 @@
 """What goes wrong, as HTTP tells it: problems (RFC 9457) with Geti's `error_code` and `message`; and what is let in."""
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from hashlib import blake2b
@@ -28,6 +29,7 @@ log = logging.getLogger("activeset.web")
 
 RETRY_AFTER_S = 2
 QUERY_BYTES = 4 * 1024  # of what stands behind the question mark
+BODY_S = 10.0  # for a body to be here
 # Which status tells of which error, and the code that programs go by.
 PROBLEMS: dict[type[ActivesetError], tuple[int, str]] = {
     BadQuery: (400, "bad_request"),
@@ -56,6 +58,7 @@ async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Every request: refused if it is too large, and answered with a problem whatever goes wrong."""
     try:
         check_size(request)
+        await read(request)
         return await handler(request)
     except tuple(PROBLEMS) as why:
         return problem(*PROBLEMS[type(why)], str(why))
@@ -88,6 +91,23 @@ def check_size(request: web.Request) -> None:
         raise web.HTTPRequestURITooLong(text=f"the query must be at most {QUERY_BYTES} bytes, not {query}")
 
 
+async def read(request: web.Request) -> None:
+    """Read the body of a request, which it keeps: before anything is held that others wait for.
+
+    Raises:
+        HTTPException: it is too large, no body at all, or not here in time.
+    """
+    try:
+        async with asyncio.timeout(BODY_S):
+            await request.read()
+    except TimeoutError as why:
+        raise web.HTTPRequestTimeout(text=f"the body must be here within {BODY_S:g} s") from why
+    except (web.RequestPayloadError, ConnectionError) as why:  # or the client has left, and nobody reads this
+        raise web.HTTPBadRequest(
+            text="the body must be as long as it is said to be, or in chunks that HTTP knows"
+        ) from why
+
+
 def refusal(status: int, text: str) -> web.Response:
     """An error of which nothing but its status is known, and perhaps a text."""
     meant = HTTPStatus(status)
@@ -105,7 +125,8 @@ def safe(request: web.Request, body: object) -> web.Response:
     """A 200 with a JSON body that a client may keep and ask for again by its `ETag`; a 304 if it has that already."""
     raw = orjson.dumps(body)
     headers = {"Cache-Control": "no-cache", "ETag": f'"{blake2b(raw, digest_size=12).hexdigest()}"'}
-    asked = [each.strip().removeprefix("W/") for each in request.headers.get(hdrs.IF_NONE_MATCH, "").split(",")]
+    known = ",".join(request.headers.getall(hdrs.IF_NONE_MATCH, ()))
+    asked = [each.strip().removeprefix("W/") for each in known.split(",")]
     if headers["ETag"] in asked or "*" in asked:
         return web.Response(status=304, headers=headers)
     return web.Response(body=raw, content_type="application/json", headers=headers)

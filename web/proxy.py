@@ -4,6 +4,8 @@ Nothing is sent twice: a request may mark, and whoever repeats it marks twice. S
 owner may close a kept one just as the next request is written, and nobody knows then whether it was read), and
 aiohttp's own second try of a GET is refused.
 
+The whole body is here before an owner is asked: a slow client holds no connection that others wait for.
+
 An owner has a time to be reached, then a time to answer, then a time from one piece of its body to the next. Until its
 headers are here, whatever goes wrong is NotReady. From then on the client holds a part of an answer, and its connection
 is reset: a plain close is how an answer without a length ends well.
@@ -14,9 +16,8 @@ import logging
 import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,9 +29,9 @@ from yarl import URL
 from streams.errors import NotReady
 
 FORWARDED = "Activeset-Forwarded"
-BODY_BYTES = 1024**2  # what aiohttp lets an owner read
 # An owner that is dead holds its own connections until it is given up, and those of no other.
 CONNECTIONS_TO_ONE, CONNECTIONS = 64, 512
+LEFT = 400  # to nobody; Faust counts answers by their status, and falls over one that is not registered
 WATCH_S = 0.25
 # RFC 9110, 7.6.1; and whatever begins with `Proxy-`, and what `Connection` names.
 OF_A_HOP = {"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
@@ -55,10 +56,9 @@ class Proxy:
         trusted: ssl.SSLContext | bool = True,
         connect_s: float = 2.0,
         silence_s: float = 60.0,
-        body_bytes: int = BODY_BYTES,
     ) -> None:
         self._trusted = trusted
-        self._connect_s, self._silence_s, self._body_bytes = connect_s, silence_s, body_bytes
+        self._connect_s, self._silence_s = connect_s, silence_s
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
 
@@ -70,9 +70,9 @@ class Proxy:
     async def forward(
         self, request: web.Request, to: URL, *, patience_s: float, gone: asyncio.Future[Any] | None = None
     ) -> web.StreamResponse:
-        """The owner's answer, told to the client as far as it came; 499, which nobody reads, to a client that left.
+        """The owner's answer, told to the client as far as it came; `LEFT` to a client that left.
 
-        request: one that was let in (`guarded`), and whose body nobody has read.
+        request: one that was let in (`guarded`).
         to: where the owner is, `http://host:port` or `https://host:port`.
         patience_s: from when the owner is reached until its headers are here, the sending of the body included.
         gone: is done when the owner is no more the owner; an answer that has begun goes on.
@@ -80,9 +80,8 @@ class Proxy:
         Raises:
             NotReady: the owner is not reached or not trusted, breaks off or does not answer in time, or is gone, or
                 this proxy is closed. The owner may have done what it was asked.
-            HTTPException: the body becomes larger than `body_bytes` (413).
         """
-        exchange = Exchange(request, self._body_bytes)
+        exchange = Exchange(request, await request.read() if request.body_exists else None)
         doing = asyncio.create_task(self._do(exchange, to, patience_s))
         try:
             return await outcome(exchange, doing, gone)
@@ -113,7 +112,7 @@ class Proxy:
                     request.method,
                     URL(f"{to.origin()}{request.rel_url.raw_path_qs}", encoded=True),
                     headers=asked(request),
-                    data=exchange.body() if request.body_exists else None,
+                    data=exchange.body,
                     allow_redirects=False,
                     trace_request_ctx=wait,
                 )
@@ -178,22 +177,8 @@ class Exchange:
     """A request of a client, and its answer once that has begun."""
 
     request: web.Request
-    body_bytes: int
+    body: bytes | None
     answer: web.StreamResponse | None = None
-    refused: asyncio.Future[web.HTTPException] = field(
-        default_factory=lambda: asyncio.get_running_loop().create_future()
-    )
-
-    async def body(self) -> AsyncIterator[bytes]:
-        """The client's body as it arrives; that it is too large is told in `refused`, for aiohttp would wrap it."""
-        size = 0
-        while chunk := await self.request.content.readany():
-            size += len(chunk)
-            if size > self.body_bytes:
-                why = web.HTTPRequestEntityTooLarge(self.body_bytes, size)
-                self.refused.set_result(why)
-                raise why
-            yield chunk
 
     async def tell(self, owner: aiohttp.ClientResponse, silence_s: float) -> web.StreamResponse:
         """Tell the client what the owner answers, as it arrives; unless that is all of it, reset the connection."""
@@ -221,18 +206,14 @@ async def outcome(
 ) -> web.StreamResponse:
     """The answer of an exchange, or what ends it before."""
     while True:
-        ends: list[asyncio.Future[Any]] = [doing, exchange.refused]
+        ends: list[asyncio.Future[Any]] = [doing]
         if gone is not None and exchange.answer is None:
             ends.append(gone)
         # aiohttp tells a handler nothing of a client that leaves: we have to look.
         await asyncio.wait(ends, timeout=WATCH_S, return_when=asyncio.FIRST_COMPLETED)
         answer = exchange.answer
         if left(exchange.request):
-            return web.Response(status=499) if answer is None else answer
-        if exchange.refused.done():
-            if answer is None:
-                raise exchange.refused.result()
-            return answer
+            return web.Response(status=LEFT) if answer is None else answer
         if doing.cancelled():
             raise NotReady("this worker is stopping")
         if doing.done():

@@ -1,5 +1,6 @@
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from yarl import URL
 from streams.errors import CorruptStore
 from streams.offsets import Place
 from tests.worker.conftest import HOME, PROJECT, TASK, WORKSPACE, App, Client, House
+from web import problems
 from web.door import Door
 from web.openapi import FILE
 
@@ -322,27 +324,137 @@ async def test_ids_may_be_whatever_a_url_can_carry(client: Client, house: House)
     assert (await answer.json())["active_set"] == []
 
 
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What an operator is told."""
+    return [each.getMessage() for each in caplog.records if each.levelno >= logging.INFO]
+
+
+async def heard(client: Client, *parts: bytes) -> tuple[bytes, dict[str, Any]]:
+    """The first line of the answer to a request in bytes, and its problem; nothing, if there is no answer."""
+    answers, asks = await asyncio.open_connection(client.host, client.port)
+    for each in parts:
+        asks.write(each)
+    line, _, rest = (await asyncio.wait_for(answers.readuntil(b"}"), 10)).partition(b"\r\n")
+    asks.close()
+    head, _, body = rest.partition(b"\r\n\r\n")
+    assert b"Content-Type: application/problem+json" in head
+    return line, json.loads(body)
+
+
+ROOT = "the first line must name a path"
+
+
 @pytest.mark.parametrize(
     ("raw", "told"),
     [
         (b"GET /livez HTTP/1.1\r\nHost: x\r\nX: " + bytes(9000).replace(b"\0", b"x") + b"\r\n\r\n", "each header 8192"),
         (b"junk\r\n\r\n", "junk"),
         (b"POST /livez HTTP/1.1\r\nHost: x\r\nContent-Length: ten\r\n\r\n", "Content-Length"),
+        (b"GET * HTTP/1.1\r\nHost: x\r\n\r\n", ROOT),
+        (b"GET http://x:99999/livez HTTP/1.1\r\nHost: x\r\n\r\n", ROOT),
+        (b"GET /livez HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nz\r\n", "chunk size"),
     ],
-    ids=["header", "junk", "length"],
+    ids=["header", "junk", "length", "star", "port", "chunk"],
 )
-async def test_what_is_no_request_is_answered_with_a_problem(client: Client, raw: bytes, told: str) -> None:
-    answers, asks = await asyncio.open_connection(client.host, client.port)
+async def test_what_is_no_request_is_answered_with_a_problem_and_no_news_for_an_operator(
+    client: Client, caplog: pytest.LogCaptureFixture, raw: bytes, told: str
+) -> None:
+    line, problem = await heard(client, raw)
 
-    asks.write(raw)
-
-    head, _, body = (await answers.read()).partition(b"\r\n\r\n")
-    asks.close()
-    problem = json.loads(body)
-    assert head.split(b"\r\n")[0] == b"HTTP/1.0 400 Bad Request"
-    assert b"Content-Type: application/problem+json" in head
+    assert line == b"HTTP/1.0 400 Bad Request"
     assert (problem["status"], problem["error_code"]) == (400, "bad_request")
     assert told in problem["message"]
+    assert said(caplog) == []
+
+
+CHUNKED = b"%s %s HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+LEASES = f"/v1/projects/{PROJECT}/leases".encode()
+
+
+@pytest.mark.parametrize("path", [LEASES, b"/livez", b"/nothing"])
+async def test_a_body_that_does_not_come_is_waited_for_a_time(
+    client: Client, monkeypatch: pytest.MonkeyPatch, path: bytes
+) -> None:
+    monkeypatch.setattr("web.problems.BODY_S", 0.05)
+
+    line, problem = await heard(client, CHUNKED % (b"POST", path), b"5\r\nhello\r\n")
+
+    assert line == b"HTTP/1.1 408 Request Timeout"
+    assert problem["message"] == "the body must be here within 0.05 s"
+
+
+async def test_headers_that_do_not_end_are_waited_for_a_time(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("web.server.HEAD_S", 0.05)
+    answers, asks = await asyncio.open_connection(client.host, client.port)
+
+    asks.write(b"GET /livez HTTP/1.1\r\nHost: x\r\nX: ")
+
+    assert await asyncio.wait_for(answers.read(), 10) == b""
+    asks.close()
+
+
+async def test_a_connection_may_be_idle_before_and_between_requests(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("web.server.HEAD_S", 0.05)
+    answers, asks = await asyncio.open_connection(client.host, client.port)
+
+    for part in (b"GET /livez HT", b"TP/1.1\r\nHost: x\r\n\r\n"):
+        asks.write(part)
+    await answers.readuntil(b"}")
+    await asyncio.sleep(0.1)  # twice as long as headers may take
+    asks.write(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+
+    assert await asyncio.wait_for(answers.readuntil(b"}"), 10)
+    asks.close()
+
+
+async def test_a_client_that_leaves_within_its_body_is_no_news_for_an_operator(
+    client: Client, house: House, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await house.tells("m1")
+    begun, answered, read = asyncio.Event(), asyncio.Event(), problems.read
+
+    async def watched(request: web.Request) -> None:
+        begun.set()
+        try:
+            await read(request)
+        finally:
+            answered.set()
+
+    monkeypatch.setattr(problems, "read", watched)
+    _, asks = await asyncio.open_connection(client.host, client.port)
+    asks.write(CHUNKED % (b"POST", LEASES) + b"5\r\nhello\r\n")
+    await asyncio.wait_for(begun.wait(), 10)
+
+    asks.close()
+
+    await asyncio.wait_for(answered.wait(), 5)
+    assert said(caplog) == []
+
+
+@pytest.mark.parametrize("forwarded", [False, True])
+async def test_a_body_that_becomes_too_large_is_refused_whoever_owns_the_project(
+    app: App, client: Client, house: House, other: list[web.Request], forwarded: bool
+) -> None:
+    await house.tells("m1")
+    if not forwarded:
+        app.others.clear()
+
+    line, problem = await heard(
+        client, CHUNKED % (b"GET", SAFE.encode()), b"10000\r\n" + bytes(0x10000) + b"\r\n1\r\nx\r\n0\r\n\r\n"
+    )
+
+    assert (line, problem["status"]) == (b"HTTP/1.1 413 Request Entity Too Large", 413)
+    assert other == []
+
+
+async def test_any_line_of_if_none_match_may_have_the_tag(client: Client) -> None:
+    tag = (await client.get("/openapi.json")).headers["ETag"]
+
+    answer = await client.get("/openapi.json", headers=[("If-None-Match", '"x"'), ("If-None-Match", tag)])
+
+    assert answer.status == 304
 
 
 async def test_the_contract_is_told_and_has_every_route(client: Client) -> None:
