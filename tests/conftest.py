@@ -68,6 +68,19 @@ def certificate_of(name: str, folder: Path) -> Certificate:
     return made
 
 
+def signed(by: Certificate, folder: Path, *, days: int = 2) -> Certificate:
+    """A new certificate that another has signed. days: until it expires; less than 0, it has."""
+    made, asked = Certificate(folder / "cert.pem", folder / "key.pem"), folder / "asked.pem"
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", made.key)
+    ca = ("-CA", by.cert, "-CAkey", by.key, "-set_serial", "1")
+    for command in (
+        ("req", "-new", *key, "-subj", "/CN=activeset", "-out", asked),
+        ("x509", "-req", "-in", asked, *ca, "-days", str(days), "-out", made.cert),
+    ):
+        subprocess.run(["openssl", *command], check=True, capture_output=True)
+    return made
+
+
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
     """A certificate of 127.0.0.1."""

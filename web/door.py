@@ -82,6 +82,8 @@ class Door:
         if owner != str(self.app.conf.canonical_url):
             if owner is None or self.proxy.forwarded(request):
                 raise NotReady(f"partition {number}, in which the project is, is on its way to another worker")
+            if self.app.conf.canonical_url.scheme == "https" != URL(owner).scheme:
+                raise NotReady(f"the project's owner, {owner}, has no certificate, and is asked nothing in clear")
             return await self.proxy.forward(request, URL(owner), patience_s=patience_s, gone=self._moving)
         partition = self._mine(number)
         try:

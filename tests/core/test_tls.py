@@ -6,8 +6,8 @@ import pytest
 
 from streams.errors import BadSettings
 from streams.settings import Settings
-from streams.tls import at_home, check, served, trusted
-from tests.conftest import Certificate
+from streams.tls import at_home, check, served, shake_hands, trusted
+from tests.conftest import Certificate, signed
 
 
 def test_without_a_certificate_nothing_is_shown_and_the_system_is_trusted() -> None:
@@ -33,6 +33,39 @@ def test_who_asks_at_home_trusts_that_certificate_alone_by_whatever_name(certifi
     assert isinstance(context, ssl.SSLContext)
     assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, False)
     assert len(context.get_ca_certs()) == 1
+
+
+def chain(of: Certificate, by: Certificate) -> Settings:
+    """A certificate and who has signed it, in one file, as README has it."""
+    of.cert.write_text(f"Ours, für uns:\n{of.cert.read_text()}{by.cert.read_text()}", "utf-8")
+    return Settings(tls_cert=of.cert, tls_key=of.key)
+
+
+def test_what_else_the_signer_of_a_certificate_has_signed_is_not_trusted(
+    certificate: Certificate, tmp_path: Path
+) -> None:
+    ours = chain(signed(certificate, tmp_path), certificate)
+    (tmp_path / "other").mkdir()
+    other = chain(signed(certificate, tmp_path / "other"), certificate)
+
+    shown, theirs, trusts = served(ours), served(other), (at_home(ours), trusted(ours))
+
+    check(ours)
+    assert shown is not None
+    assert theirs is not None
+    for trust in trusts:
+        assert isinstance(trust, ssl.SSLContext)
+        trust.check_hostname = False
+        shake_hands(trust, shown)
+        with pytest.raises(ssl.SSLCertVerificationError):
+            shake_hands(trust, theirs)
+
+
+def test_a_certificate_that_has_expired_is_named_with_the_reason(certificate: Certificate, tmp_path: Path) -> None:
+    expired = signed(certificate, tmp_path, days=-1)
+
+    with pytest.raises(BadSettings, match=r"ACTIVESET_TLS_CERT must be .* not .*cert\.pem \(certificate has expired\)"):
+        check(Settings(tls_cert=expired.cert, tls_key=expired.key))
 
 
 def test_a_key_of_another_certificate_is_named(certificate: Certificate, other_certificate: Certificate) -> None:

@@ -10,7 +10,7 @@ from deploy.serve import ready
 from streams.settings import Settings
 from streams.tls import at_home, trusted
 from tests.conftest import Certificate
-from tests.worker.conftest import App, House
+from tests.worker.conftest import HOME, PROJECT, App, House
 from web import views
 from web.door import Door
 
@@ -37,6 +37,19 @@ async def test_a_worker_with_a_certificate_answers_over_https_and_not_without(se
             assert (answer.url.scheme, answer.status) == ("https", 200)
         with pytest.raises(aiohttp.ClientError):
             await session.get(url.with_scheme("http") / "livez")
+
+
+async def test_a_worker_with_a_certificate_asks_no_other_in_clear(settings: Settings, app: App, url: URL) -> None:
+    app.others[HOME] = "http://127.0.0.1:1"
+
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(url / "v1/projects" / PROJECT, ssl=trusted(settings)) as answer,
+    ):
+        told = await answer.json(content_type="application/problem+json")
+
+    assert (answer.status, told["error_code"]) == (503, "not_ready")
+    assert "http://127.0.0.1:1, has no certificate" in told["message"]
 
 
 async def test_a_worker_is_asked_at_home_by_whatever_name(settings: Settings, url: URL) -> None:
