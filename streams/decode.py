@@ -7,7 +7,7 @@ import orjson
 
 from streams.errors import MalformedEvent
 from streams.events import OF_TOPIC, Event, MediaUploaded, Upload, Uploads
-from streams.media import FrameCount, Id, Image, Video
+from streams.media import FrameCount, Id, Image, Video, said
 from streams.moves import came
 from streams.record import RECORD_BYTES, Headers, Record, undecodable
 
@@ -57,6 +57,8 @@ def decode(record: Record, topic: str) -> Event:
         event = cast("Event", DECODERS[topic, media_type].decode(record.value))
         if isinstance(event, MediaUploaded):
             event = uploads(event, PLAIN[media_type].decode(record.value))
+    except msgspec.ValidationError as why:
+        raise MalformedEvent(f"value is no event of {topic} in {media_type}: {short(said(why))}") from why
     except (msgspec.MsgspecError, UnicodeDecodeError) as why:
         raise MalformedEvent(f"value is no event of {topic} in {media_type}: {short(str(why))}") from why
     except RecursionError as why:
@@ -71,11 +73,12 @@ class MediaInformation(msgspec.Struct, frozen=True):
     """What clients read of a medium's form; the rest is kept as it is."""
 
     display_url: str | None = None
-    height: float | None = None
-    width: float | None = None
-    duration: float | None = None
-    frame_count: float | None = None
-    frame_stride: float | None = None
+    height: int | None = None
+    width: int | None = None
+    size: int | None = None
+    duration: int | None = None
+    frame_count: int | None = None
+    frame_stride: int | None = None
     frame_rate: float | None = None
 
 
@@ -119,7 +122,7 @@ def upload(where: str, storage: str, given: dict[str, Any]) -> Upload:
     try:
         told = msgspec.convert(given, UploadedMedium)
     except msgspec.ValidationError as why:
-        raise MalformedEvent(f"{where}: {short(str(why))}") from why
+        raise MalformedEvent(f"{where}: {short(said(why))}") from why
     try:
         kept = msgspec.json.encode({**given, "dataset_storage_id": storage})
         # It is shown by orjson, some levels deep in an answer, which takes less than msgspec does.

@@ -5,8 +5,10 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-# Ids are the producers' own. No control characters and no slash, so that every id can stand in a URL and in a log.
-Id = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"\A[^\x00-\x1f\x7f/]+\Z")]
+# Ids are the producers' own. No control characters and no slash, so that every id can stand in a URL and in a log; and
+# neither `.` nor `..`, which a path does not keep. Said without `(?!`, which would not be the same everywhere.
+PATTERN = r"\A(\.*[^./\x00-\x1f\x7f][^/\x00-\x1f\x7f]*|\.{3,})\Z"
+Id = Annotated[str, Meta(min_length=1, max_length=200, pattern=PATTERN)]
 FrameIndex = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 FrameCount = Annotated[int, Meta(ge=1, le=2**32 - 1)]
 
@@ -39,6 +41,20 @@ class Video(msgspec.Struct, frozen=True, tag_field="media_type", tag="video"):
 Medium = Image | VideoFrame
 
 
+def said(why: msgspec.ValidationError) -> str:
+    """What is wrong, for people: an id is told in words.
+
+    >>> try:
+    ...     msgspec.convert("a/b", Id)
+    ... except msgspec.ValidationError as why:
+    ...     said(why)
+    'Expected `str` without slashes and control characters, and neither . nor ..'
+    """
+    return str(why).replace(
+        f"matching regex {PATTERN!r}", "without slashes and control characters, and neither . nor .."
+    )
+
+
 def medium(text: str) -> Medium:
     """The medium that a text names, as it stands in a URL.
 
@@ -58,5 +74,5 @@ def medium(text: str) -> Medium:
     try:
         found: Medium = msgspec.convert(told, Medium)
     except msgspec.ValidationError as why:
-        raise ValueError(f"must be image:<id> or frame:<id>:<index>: {why}") from why
+        raise ValueError(f"must be image:<id> or frame:<id>:<index>: {said(why)}") from why
     return found

@@ -50,10 +50,10 @@ class Information(TypedDict):
     """The form of a medium; what an upload did not tell is empty or 0."""
 
     display_url: str
-    height: float
-    width: float
-    duration: NotRequired[float]
-    frame_count: NotRequired[float]
+    height: int
+    width: int
+    duration: NotRequired[int]
+    frame_count: NotRequired[int]
     frame_stride: NotRequired[float]
     frame_rate: NotRequired[float]
 

@@ -16,7 +16,7 @@ from web.answers import Item, Why
 # What clients of Geti refuse an item without, where an upload did not tell it.
 OF_AN_IMAGE = {"display_url": "", "height": 0, "width": 0}
 OF_A_VIDEO = {**OF_AN_IMAGE, "duration": 0, "frame_count": 0, "frame_stride": 1, "frame_rate": 0}
-OURS = ("media_type", "media_id", "dataset_storage_id", "frame_count", "frame_stride")
+OURS = ("media_type", "media_id", "dataset_storage_id", "frame_count", "frame_stride", "active_frames")
 
 
 def medium_of(place: Place, upload: UploadRow) -> Medium:

@@ -16,7 +16,7 @@ from web.routes import ROUTES, Route
 
 Told = dict[str, Any]
 FILE = Path(__file__).with_name("openapi.json")
-ALWAYS = (405, 413, 414, 415, 417, 500, 503)
+ALWAYS = (400, 405, 408, 413, 414, 415, 417, 500, 503)
 PARTS = {
     "project": "the project's id",
     "medium": "`image:<id>` or `frame:<video id>:<index>`",
@@ -29,6 +29,7 @@ MEANINGS = {
     403: "the lease is another user's",
     404: "there is no such project, task, medium or lease",
     405: "the route does not know the method",
+    408: "the body is not here in time",
     409: "the request id was used before, by another user or for another task, or its lease is over",
     410: "the lease is over",
     413: "the body is too large",
@@ -61,6 +62,7 @@ def openapi(routes: Sequence[Route]) -> Told:
         for status in sorted({*ALWAYS, *route.problems}):
             content = {"application/problem+json": {"schema": schema(Problem)}}
             answers[str(status)] = {"description": MEANINGS[status], "content": content}
+        answers["405"]["headers"] = {"Allow": {"schema": {"type": "string"}}}
         answers["503"]["headers"] = {"Retry-After": {"schema": {"type": "integer"}}}
         parts = [
             {"name": name, "in": "path", "required": True, "description": PARTS[name], "schema": schema(Id)}

@@ -8,7 +8,7 @@ from typing import TypeVar
 import msgspec
 
 from streams.errors import BadQuery, WrongMediaType
-from streams.media import Id
+from streams.media import Id, said
 
 T = TypeVar("T")
 LIMIT = 100
@@ -69,8 +69,9 @@ def query(parameters: Sequence[tuple[str, str]], *, strict: bool, known: Sequenc
     """
     given = once(parameters, known) if strict else dict(reversed(parameters))
     limit = whole(given.get("limit", str(LIMIT)))
-    if limit > LARGEST and strict:
-        raise BadQuery(f"limit must be 1..{LARGEST}, not {str(limit)[:100]}")
+    if limit < 1 or (limit > LARGEST and strict):
+        may = f"1..{LARGEST}" if strict else "1 or more"
+        raise BadQuery(f"limit must be {may}, not {given['limit'][:100]!r}")
     task_id = given.get("task_id")
     if task_id == "":
         raise BadQuery("task_id must be the id of a task, not empty; without it the whole project is meant")
@@ -92,7 +93,7 @@ def user(parameters: Sequence[tuple[str, str]]) -> str:
     try:
         return msgspec.convert(given["user_id"], Id)
     except msgspec.ValidationError as why:
-        raise BadQuery(f"user_id must be an id: {why}") from why
+        raise BadQuery(f"user_id must be an id: {said(why)}") from why
 
 
 def body(raw: bytes, media_type: str, kind: type[T]) -> T:
@@ -106,12 +107,12 @@ def body(raw: bytes, media_type: str, kind: type[T]) -> T:
         raise WrongMediaType(f"Content-Type must be application/json, not {media_type[:100]!r}")
     try:
         return msgspec.convert(PLAIN.decode(raw), kind)
+    except msgspec.ValidationError as why:
+        raise BadQuery(f"the body is not what it must be: {said(why)[:500]}") from why
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as why:
         raise BadQuery(f"the body is not what it must be: {str(why)[:500]}") from why
 
 
 def whole(text: str) -> int:
-    """The limit that a text asks for."""
-    if not re.fullmatch(r"[+-]?[0-9]{1,4000}", text) or int(text) < 1:
-        raise BadQuery(f"limit must be 1..{LARGEST}, not {text[:100]!r}")
-    return int(text)
+    """The limit that a text asks for; none, if it is no whole number."""
+    return int(text) if re.fullmatch(r"[0-9]{1,4000}", text) else 0

@@ -52,13 +52,13 @@ TaskId = Annotated[str, Meta(min_length=1)]
 
 ACTIVE = Route(
     "/api/v1/organizations/{organization}/workspaces/{workspace}/projects/{project}/datasets/active",
-    "the active set, as Geti has it, of `task_id` (without it, of the whole project), `limit` media (100; at most "
-    "1,000); marks them as suggested: no other request gets them while others are left",
+    "the active set, as Geti has it, of `task_id` (without it, of the whole project), `limit` media (100; above "
+    "1,000 it is 1,000); marks them as suggested: no other request gets them while others are left",
     "GetActiveDataset",
     ActiveSet,
     marks=True,
     parameters={"task_id": TaskId, "limit": AnyLimit},
-    problems=(400, 404),
+    problems=(404,),
 )
 ACTIVE_SET = Route(
     "/v1/projects/{project}/active-set",
@@ -67,7 +67,7 @@ ACTIVE_SET = Route(
     ActiveSet,
     tagged=True,
     parameters={"task_id": TaskId, "limit": Limit},
-    problems=(400, 404),
+    problems=(404,),
 )
 MEDIUM = Route(
     "/v1/projects/{project}/media/{medium}",
@@ -77,7 +77,7 @@ MEDIUM = Route(
     MediumTold,
     tagged=True,
     parameters={"task_id": TaskId},
-    problems=(400, 404),
+    problems=(404,),
 )
 PROJECT = Route(
     "/v1/projects/{project}",
@@ -86,10 +86,10 @@ PROJECT = Route(
     "GetProject",
     ProjectTold,
     tagged=True,
-    problems=(400, 404),
+    problems=(404,),
 )
 LEASES = "/v1/projects/{project}/leases"
-OF_LEASE = (400, 403, 404, 410)
+OF_LEASE = (403, 404, 410)
 LEASE = Route(
     LEASES,
     "leases the best `limit` media (10; at most 1,000) of `task_id` or the whole project to `user_id` for `ttl_s` "
@@ -99,7 +99,7 @@ LEASE = Route(
     marks=True,
     method="POST",
     body=LeaseRequest,
-    problems=(400, 404, 409),
+    problems=(404, 409),
 )
 RENEW = Route(
     f"{LEASES}/{{lease}}",

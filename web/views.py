@@ -9,7 +9,7 @@ from aiohttp import web
 from faust.web import View
 
 from streams.errors import ActivesetError, UnknownLease, UnknownProject
-from streams.media import Id
+from streams.media import Id, said
 from web.active_set import PATIENCE_S, ActiveSets
 from web.door import Door
 from web.leases import LeaseRenewal, LeaseRequest, Leases, Skip
@@ -222,4 +222,4 @@ def as_id(text: str, what: str, unknown: type[ActivesetError]) -> str:
     try:
         return msgspec.convert(text, Id)
     except msgspec.ValidationError as why:
-        raise unknown(f"there is no {what} {text[:100]!r}: {why}") from why
+        raise unknown(f"there is no {what} {text[:100]!r}: {said(why)}") from why

@@ -139,6 +139,15 @@ async def test_what_an_upload_told_is_shown_again(house: House) -> None:
     assert item["media_information"] == {"display_url": "", "width": 640, "height": 480}
 
 
+async def test_what_an_image_told_of_frames_is_not_shown_as_ours(house: House) -> None:
+    await house.tells()
+    await house.says("media_uploads", dataset_storage_id="s", media_type="image", media_id="m1", active_frames="x")
+
+    [item] = (await house.sets.shown(PROJECT, EVERY))["active_set"]
+
+    assert "active_frames" not in item
+
+
 async def test_the_frames_of_a_video_are_one_item(house: House) -> None:
     await house.tells("m1")
     video = {"media_type": "video", "media_id": "v1", "frame_count": 100, "frame_stride": 30}
