@@ -2,11 +2,14 @@
 
 import argparse
 import asyncio
+import io
 import logging
 import os
 import signal
 import sys
 from typing import Any
+
+from yarl import URL
 
 from streams import tls
 from streams.errors import ActivesetError, BadSettings
@@ -50,11 +53,25 @@ def main(arguments: list[str]) -> int:
 def show(given: argparse.Namespace, settings: Settings) -> int:
     """Print what an operator's command tells; the answer is the exit status."""
     try:
-        print(asyncio.run(looked(given, settings)), flush=True)
+        return write(asyncio.run(looked(given, settings)))
     except KeyboardInterrupt:
         return ended_by(signal.SIGINT)
     except BrokenPipeError:  # whoever reads has enough, as `head`
         return ended_by(signal.SIGPIPE)
+
+
+def write(text: str) -> int:
+    """Print a text, with what the encoding of the output has not escaped; the answer is the exit status."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as why:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+        print(f"activeset: cannot write the answer: {why.strerror}", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -83,7 +100,7 @@ def looks(commands: Any) -> None:
     medium = command("medium", "show a medium: where it stands, and why")
     for each in (project, medium):
         each.add_argument("project", help="its id, or the id of the medium's project")
-        each.add_argument("--url", help="of any worker (that of the settings)")
+        each.add_argument("--url", type=address, help="of any worker (that of the settings)")
     medium.add_argument("medium", help="image:<id> or frame:<video id>:<index>")
 
 
@@ -94,6 +111,17 @@ def limit(text: str) -> int:
     return int(text)
 
 
+def address(text: str) -> str:
+    """Where a worker is asked."""
+    try:
+        url = URL(text)
+    except ValueError as why:
+        raise argparse.ArgumentTypeError(f"must be http://host:port, not {text[:100]!r} ({why})") from why
+    if url.scheme not in ("http", "https") or not url.host:
+        raise argparse.ArgumentTypeError(f"must be http://host:port, not {text[:100]!r}")
+    return text
+
+
 async def looked(given: argparse.Namespace, settings: Settings) -> str:
     """What an operator's command prints."""
     from agents import look
@@ -102,7 +130,10 @@ async def looked(given: argparse.Namespace, settings: Settings) -> str:
         of = ("media", given.medium) if given.command == "medium" else ()
         trust = tls.trusted(settings) if given.url else tls.at_home(settings)
         told = await look.asked(given.url or settings.url, "v1", "projects", given.project, *of, trust=trust)
-        return look.as_json(told) if given.json else look.outline(told)
+        try:
+            return look.as_json(told) if given.json else look.outline(told)
+        except RecursionError as why:
+            raise look.NoAnswer("what answers is nested too deep for a worker; --url names another one") from why
     columns: tuple[str, ...]
     if given.command == "settings":
         rows, columns = look.settings_told(settings, os.environ), ("variable", "value", "origin")

@@ -5,8 +5,8 @@ import json
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
-from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 from yarl import URL
@@ -17,6 +17,7 @@ from streams.events import Event, ProjectDeleted, ProjectUpdated
 from streams.partition import partition_of
 from streams.record import Record, Stored, undecodable
 from streams.settings import Settings, text_of, variable
+from streams.times import iso
 
 ANSWER_S = 30.0
 WIDE = 100  # characters of a cell
@@ -122,24 +123,20 @@ async def asked(url: str, *path: str, trust: ssl.SSLContext | bool = True) -> To
     Raises:
         NoAnswer: nothing, or a problem; its message.
     """
-    where = URL(url).joinpath(*path)
+    where = URL(url).joinpath(*(quote(each, safe="") for each in path), encoded=True)
+    told: Any
     try:
         timeout = aiohttp.ClientTimeout(total=ANSWER_S)
         async with aiohttp.ClientSession(timeout=timeout) as session, session.get(where, ssl=trust) as answer:
-            told: Told = await answer.json(content_type=None)
-    except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as why:
+            told = await answer.json(content_type=None)
+    except (aiohttp.ClientError, TimeoutError, OSError, ValueError, RecursionError) as why:
         raise NoAnswer(f"no worker answers at {url} ({type(why).__name__}: {why}); --url names another one") from why
+    if not isinstance(told, dict):
+        raise NoAnswer(f"no worker answers at {url} ({answer.status}, and no JSON object); --url names another one")
     if answer.status != 200:
         raise NoAnswer(clean(f"{answer.status} {told.get('error_code', '')}: {told.get('message', '')}"))
-    return told
-
-
-def iso(at: int) -> str:
-    """A time as people read it; as it is, if it is in no year that they know. at: milliseconds since the epoch."""
-    try:
-        return datetime.fromtimestamp(at / 1000, UTC).isoformat(timespec="milliseconds")
-    except (OverflowError, OSError, ValueError):
-        return str(at)
+    found: Told = told
+    return found
 
 
 def table(rows: Sequence[Told], columns: Iterable[str]) -> str:
@@ -155,7 +152,7 @@ def table(rows: Sequence[Told], columns: Iterable[str]) -> str:
 def cell(value: object) -> str:
     """A value in a table."""
     text = ", ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
-    text = clean(" ".join(text.split()))
+    text = clean(text)
     return text if len(text) <= WIDE else text[: WIDE - 3] + "..."
 
 

@@ -44,9 +44,9 @@ def decode(record: Record, topic: str) -> Event:
     >>> decode(Record("model_activations", 0, b"p", value, []), "model_activations").project_id
     'p'
     """
-    why = undecodable(record.headers)
-    if why is not None:
-        raise MalformedEvent(why)
+    unread = undecodable(record.headers)
+    if unread is not None:
+        raise MalformedEvent(unread)
     weight = came(record).weight()
     if weight > RECORD_BYTES:
         raise MalformedEvent(f"record must be at most {RECORD_BYTES} bytes before compression, not {weight}")

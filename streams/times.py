@@ -4,9 +4,14 @@ from datetime import UTC, datetime
 
 
 def iso(at: int) -> str:
-    """A time as clients see it. at: milliseconds since the epoch.
+    """A time as people and clients see it; as it is, if it is in no year that they know.
+
+    at: milliseconds since the epoch.
 
     >>> iso(1_767_225_600_123)
     '2026-01-01T00:00:00.123000+00:00'
     """
-    return datetime.fromtimestamp(at / 1000, UTC).isoformat()
+    try:
+        return datetime.fromtimestamp(at / 1000, UTC).isoformat()
+    except (OverflowError, OSError, ValueError):
+        return str(at)

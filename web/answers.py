@@ -54,7 +54,7 @@ class Information(TypedDict):
     width: int
     duration: NotRequired[int]
     frame_count: NotRequired[int]
-    frame_stride: NotRequired[float]
+    frame_stride: NotRequired[int]
     frame_rate: NotRequired[float]
 
 

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from agents.__main__ import main
-from agents.look import outline, projects_told, rejected_in, rejected_told, table
+from agents.look import NoAnswer, asked, outline, projects_told, rejected_in, rejected_told, table
 from streams.errors import MalformedEvent
 from streams.partition import partition_of
 from streams.record import UNREADABLE, Record, Stored
@@ -43,7 +45,7 @@ async def test_the_projects_are_those_that_were_told_later_than_they_were_delete
     [project] = await projects_told(updates, deletions)
 
     assert (project["project_id"], project["name"]) == ("p", "new")
-    assert project["told_at"] == "1970-01-01T00:00:00.003+00:00"
+    assert project["told_at"] == "1970-01-01T00:00:00.003000+00:00"
 
 
 async def test_a_project_lies_where_the_partitions_of_its_topic_say() -> None:
@@ -135,7 +137,7 @@ def test_what_events_tell_cannot_steer_a_terminal_or_break_a_line() -> None:
     shown = [table([{"a": told}], ("a",)), outline({told: told, "nested": [{"a": [told]}]})]
 
     assert all("\x1b" not in each and "\x9b" not in each and "\u202e" not in each for each in shown)
-    assert shown[0].splitlines()[1] == r"red \x1b[31m\x9b2J\u202eder Café 猫"
+    assert shown[0].splitlines()[1] == r"red \x1b[31m\x9b2J\u202eder\r\nCafé 猫"
     assert len(shown[1].splitlines()) == 4
 
 
@@ -159,6 +161,9 @@ def test_settings_are_told_with_their_origin(
         (["rejected", "--limit", "10001"], "must be 1..10000"),
         (["medium", "p1"], "medium"),
         (["look"], "invalid choice"),
+        (["project", "p1", "--url", "http://[::1"], "--url: must be http://host:port, not 'http://[::1'"),
+        (["project", "p1", "--url", "http://h:99999"], "--url: must be http://host:port, not 'http://h:99999'"),
+        (["project", "p1", "--url", "h:6066"], "--url: must be http://host:port, not 'h:6066'"),
     ],
 )
 def test_a_wrong_command_ends_with_2_and_says_what_is_wrong(
@@ -179,6 +184,53 @@ def test_a_worker_that_does_not_answer_is_told(capsys: pytest.CaptureFixture[str
     assert "no worker answers at http://127.0.0.1:1" in capsys.readouterr().err
 
 
+@pytest.fixture
+async def no_worker() -> AsyncIterator[tuple[str, list[str], dict[str, Any]]]:
+    """Where something else answers, the paths that it was asked for, and what it answers."""
+    paths: list[str] = []
+    answer: dict[str, Any] = {}
+
+    async def answers(request: web.Request) -> web.Response:
+        paths.append(request.rel_url.raw_path)
+        return web.Response(**answer)
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", answers)
+    async with TestServer(app) as server:
+        yield str(server.make_url("")), paths, answer
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "told"),
+    [
+        (404, "", "404, and no JSON object"),
+        (404, "[1]", "404, and no JSON object"),
+        (200, "[1]", "200, and no JSON object"),
+        (200, '{"a":' * 100_000 + "1" + "}" * 100_000, "RecursionError"),
+    ],
+    ids=["empty", "list", "list with 200", "deep"],
+)
+async def test_what_is_no_workers_answer_is_told(
+    no_worker: tuple[str, list[str], dict[str, Any]], status: int, body: str, told: str
+) -> None:
+    url, _, answer = no_worker
+    answer.update(status=status, text=body)
+
+    with pytest.raises(NoAnswer, match=f"no worker answers at .*{told}"):
+        await asked(url, "v1", "projects", "p1")
+
+
+async def test_a_worker_is_asked_for_an_id_whatever_stands_in_it(
+    no_worker: tuple[str, list[str], dict[str, Any]],
+) -> None:
+    url, paths, answer = no_worker
+    answer.update(text="{}")
+
+    await asked(url, "v1", "projects", "/p 1%2F?")
+
+    assert paths == ["/v1/projects/%2Fp%201%252F%3F"]
+
+
 def test_topics_are_not_read_without_a_broker(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,11 +240,32 @@ def test_topics_are_not_read_without_a_broker(
     assert "ACTIVESET_BROKER must be host:port" in capsys.readouterr().err
 
 
-def command(*arguments: str, stdout: int | None = None) -> "subprocess.Popen[bytes]":
+def command(*arguments: str, stdout: int | None = None, **environ: str) -> "subprocess.Popen[bytes]":
     """An operator's command, which has begun."""
     return subprocess.Popen(
-        [sys.executable, "-m", "agents", *arguments], cwd=HOUSE, stdout=stdout, stderr=subprocess.PIPE
+        [sys.executable, "-m", "agents", *arguments],
+        cwd=HOUSE,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        env={**os.environ, **environ},
     )
+
+
+def test_what_cannot_be_written_is_told() -> None:
+    with Path("/dev/full").open("wb") as full, command("settings", stdout=full.fileno()) as program:
+        _, said = program.communicate(timeout=60)
+
+    assert (program.returncode, said) == (1, b"activeset: cannot write the answer: No space left on device\n")
+
+
+def test_what_the_output_has_no_character_for_is_escaped() -> None:
+    told = {"PYTHONIOENCODING": "ascii", "ACTIVESET_STATE_DIR": "/tmp/caf\u00e9"}
+
+    with command("settings", stdout=subprocess.PIPE, **told) as program:
+        said, _ = program.communicate(timeout=60)
+
+    assert program.returncode == 0
+    assert rb"/tmp/caf\xe9" in said
 
 
 def test_a_command_whose_reader_has_gone_ends_quietly_as_other_programs_do() -> None:
@@ -212,8 +285,8 @@ def test_ctrl_c_ends_a_command_that_waits_quietly_as_it_ends_other_programs() ->
         before = signal.signal(signal.SIGINT, signal.default_int_handler)  # were it ignored, so would it be in there
         with command("project", "p1", "--url", f"http://127.0.0.1:{worker.getsockname()[1]}") as program:
             signal.signal(signal.SIGINT, before)
-            asked, _ = worker.accept()
-            with asked:
+            client, _ = worker.accept()
+            with client:
                 program.send_signal(signal.SIGINT)
                 _, said = program.communicate(timeout=60)
 
