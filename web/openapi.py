@@ -4,9 +4,10 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from streams import VERSION
 from streams.media import Id
@@ -17,6 +18,7 @@ from web.routes import ROUTES, Route
 Told = dict[str, Any]
 FILE = Path(__file__).with_name("openapi.json")
 ALWAYS = (400, 405, 408, 413, 414, 415, 417, 500, 503)
+ANY = Annotated[str, Meta(min_length=1)]
 PARTS = {
     "project": "the project's id",
     "medium": "`image:<id>` or `frame:<video id>:<index>`",
@@ -65,7 +67,13 @@ def openapi(routes: Sequence[Route]) -> Told:
         answers["405"]["headers"] = {"Allow": {"schema": {"type": "string"}}}
         answers["503"]["headers"] = {"Retry-After": {"schema": {"type": "integer"}}}
         parts = [
-            {"name": name, "in": "path", "required": True, "description": PARTS[name], "schema": schema(Id)}
+            {
+                "name": name,
+                "in": "path",
+                "required": True,
+                "description": PARTS[name],
+                "schema": schema(ANY if name == "organization" else Id),
+            }
             for name in re.findall(r"{(\w+)}", route.path)
         ]
         asked = [
