@@ -201,7 +201,7 @@ class Pool:
                 if not task.trainable:
                     raise BadQuery(f"task_id must be a task that can be trained, and {task_id!r} cannot")
                 return task
-        raise UnknownTask(f"project {self.project_id!r} has no task {task_id!r}")
+        raise UnknownTask(f"project {self.project_id!r} has no task {task_id[:100]!r}")
 
     def check_task(self, task_id: str | None) -> None:
         """Whether there is the project, and if one is named, the task.
