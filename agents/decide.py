@@ -67,7 +67,7 @@ class Decider:
 
     def score(self, event: ArtifactsInferred, given: Columns, values: list[bytes]) -> Scored:
         """What comes of an unseen chunk. values: the references of its batch."""
-        return score(given, self.seen(values), multi_label=event.multi_label)
+        return score(given, self.seen(values), multi_label=event.multi_label, novelty=event.novelty)
 
     def seen(self, values: list[bytes]) -> Seen | None:
         """What references hold, with the PCAs that were made of them before."""

@@ -38,6 +38,7 @@ from tables.rows import (
     FOREVER,
     GRANT,
     HASH_BYTES,
+    LABEL,
     SKIP,
     SKIPS,
     STATE,
@@ -272,6 +273,16 @@ def fold_seen(event: ArtifactsInferred, columns: Columns, rows: Rows, heard: Hea
     """The features of media that the model was trained on, as references: of a batch, those with the smallest hash."""
     _, ended, changes = fold_batch(event, columns, rows, heard)
     changes += names([event.model_id, *filter(None, columns.labels)], event.project_id, rows)
+    given = prefix_of(event.project_id, Kind.LABEL) + hashed(event.task_id)
+    of_first = dict(zip(reversed(columns.media), reversed(columns.labels), strict=True))  # of several regions
+    changes += latest(
+        {
+            given + medium_bytes(medium): np.array((event.timestamp, number_of(label)), LABEL).tobytes()
+            for medium, label in of_first.items()
+            if label is not None
+        },
+        rows,
+    )
     if columns.features is None or ended:
         return changes
     prefix = references_of(event)
@@ -306,6 +317,7 @@ def fold_unseen(event: ArtifactsInferred, columns: Columns, scored: Scored, rows
     new["label"][told:] = NOTHING_FOUND
     for name, utility in scored.utilities.items():
         new[name][:told] = np.minimum(utility, LARGEST)
+    new["sketch"][:told], new["scale"][:told] = scored.sketches.values, scored.sketches.scale
     for name, utility in scored.external.items():
         new["external"][:told, batch.names.index(number_of(name))] = utility
 

@@ -1,54 +1,56 @@
 """Scoring: from the columns of an unseen chunk to the utilities and the predicted label of each medium."""
 
-from collections.abc import Callable
+import inspect
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from agents.extractors import Seen, fre, fre_class_agnostic, margin
+from agents import extractors
+from agents.extractors import Seen
 from streams.artifacts import Columns
 from streams.media import Medium
 from streams.tensors import Array
 from tables.rows import HASH_BYTES, number_of
+from tables.sketches import Sketches
 from tables.slots import UTILITIES
+
+# What each extractor is given, by the names of its parameters.
+NEEDS = {name: tuple(inspect.signature(getattr(extractors, name)).parameters) for name in UTILITIES}
 
 
 @dataclass(frozen=True)
 class Scored:
     """What came of the media of a chunk: the label that was predicted for each, and its utilities, NaN where none is.
 
-    utilities: of the built-in extractors; external: as the producer named them. In the order of the labels.
+    utilities: of the built-in extractors; external: as the producer named them; sketches: of the features. All in the
+    order of the labels.
     failed: how often an extractor, or one label of it, could not answer; the others stand.
     """
 
     labels: dict[Medium, str | None]
     utilities: dict[str, Array]
     external: dict[str, Array]
+    sketches: Sketches
     failed: int
 
 
-def score(columns: Columns, seen: Seen | None, *, multi_label: bool) -> Scored:
+def score(columns: Columns, seen: Seen | None, *, multi_label: bool, novelty: bool = False) -> Scored:
     """The utilities that the columns allow, one for each medium: of its regions, the largest.
 
-    Its label is that of the region with the largest utility of the first extractor that has any.
+    Its label and sketch are those of the region with the largest utility of the first extractor that has any.
 
-    seen: features of media that the model was trained on, if there are any.
+    seen: features of media that the model was trained on, if there are any. novelty: whether that is asked for.
     """
-    # Each gives its utilities, and how often it could not answer.
-    extractors: dict[str, Callable[[], tuple[Array, int]]] = {}
-    if columns.probabilities is not None:
-        probabilities = columns.probabilities
-        extractors["margin"] = lambda: (margin(probabilities, multi_label=multi_label), 0)
-    if columns.features is not None and seen is not None and seen.features.shape[1:] == columns.features.shape[1:]:
-        features, predicted = columns.features, [each if each is None else number_of(each) for each in columns.labels]
-        if any(seen.labels):  # as hashes, 0 for none: where none is known, no predicted one is like any
-            extractors["fre"] = lambda: fre(features, predicted, seen)
-        extractors["fre_class_agnostic"] = lambda: (fre_class_agnostic(features, seen), 0)
+    given = given_of(columns, seen, multi_label=multi_label)
     found: dict[str, Array] = {}
     failed = 0
-    for name, extractor in extractors.items():
+    for name, needs in NEEDS.items():
+        if any(given[each] is None for each in needs) or (name == "novelty" and not novelty):
+            continue
         try:
-            found[name], without = extractor()
+            utilities = getattr(extractors, name)(**{each: given[each] for each in needs})
+            found[name], without = utilities if isinstance(utilities, tuple) else (utilities, 0)
         except (ValueError, np.linalg.LinAlgError, FloatingPointError, MemoryError):
             without = 1
         failed += without
@@ -62,16 +64,33 @@ def score(columns: Columns, seen: Seen | None, *, multi_label: bool) -> Scored:
         return reduced
 
     nothing = np.full(len(places), np.nan)
-    labels: dict[Medium, str | None] = dict.fromkeys(places)
     leading = next((each for each in found.values() if np.isfinite(each).any()), np.zeros(len(of_row)))
-    for row in np.argsort(np.nan_to_num(leading, nan=-np.inf), kind="stable"):
-        labels[columns.media[row]] = columns.labels[row]
+    leads = np.zeros(len(places), np.intp)
+    order = np.argsort(np.nan_to_num(leading, nan=-np.inf), kind="stable")
+    leads[of_row[order]] = order  # the last one stays
     return Scored(
-        labels,
+        {medium: columns.labels[row] for medium, row in zip(places, leads.tolist(), strict=True)},
         {name: largest(found[name]) if name in found else nothing for name in UTILITIES},
         {name: largest(column) for name, column in columns.utilities.items()},
+        Sketches.none(len(places)) if columns.features is None else Sketches.of(columns.features[leads]),
         failed,
     )
+
+
+def given_of(columns: Columns, seen: Seen | None, *, multi_label: bool) -> dict[str, Any]:
+    """What a chunk gives to extractors, by the names of their parameters; none where it has nothing."""
+    alike = columns.features is not None and seen is not None and seen.features.shape[1:] == columns.features.shape[1:]
+    # As hashes, 0 for none: where none is known, no predicted one is like any.
+    labelled = seen is not None and any(seen.labels)
+    labels = [each if each is None else number_of(each) for each in columns.labels] if labelled else None
+    return {
+        "probabilities": columns.probabilities,
+        "passes": columns.passes,
+        "features": columns.features,
+        "labels": labels,
+        "seen": seen if alike else None,
+        "multi_label": multi_label,
+    }
 
 
 def seen_of(references: list[bytes]) -> Seen | None:

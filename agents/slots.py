@@ -22,7 +22,7 @@ def placed(new: Slots, slots: Slots, complete: NDArray[np.uint64]) -> Slots:
     after it; and each when there is no room behind newer ones. That nothing was found in a medium gives way to what the
     batch said of it at the same time.
 
-    new: (rows,), slots: (rows, SLOTS), both of WIDE_SLOT. complete: the batches that are, as `pairs` has them.
+    new: (rows,), slots: (rows, SLOTS), both of WHOLE_SLOT. complete: the batches that are, as `pairs` has them.
     """
     own = (slots["at"] >= 0) & (pairs(slots) == pairs(new)[:, None])
     same = own & (slots["at"] == new["at"][:, None])
@@ -55,6 +55,9 @@ def merged(new: Slots, slots: Slots, same: Mask) -> Slots:
     told, before = new.copy(), slots[rows, same[rows].argmax(axis=1)]
     for name in (*UTILITIES, "external"):
         told[name][rows] = np.where(np.isnan(new[name][rows]), before[name], new[name][rows])
+    for name in ("sketch", "scale"):
+        there = np.isfinite(new["scale"][rows]).reshape(-1, *[1] * (new[name].ndim - 1))
+        told[name][rows] = np.where(there, new[name][rows], before[name])
     told["label"][rows] = np.where(new["label"][rows] == 0, before["label"], new["label"][rows])
     return told
 

@@ -19,7 +19,7 @@ class Columns:
     """What a chunk says of its media, a row for each region of one; columns that were not sent are None.
 
     probabilities: (rows, classes), the mean of the passes if there were several; each row a distribution, or with
-    `multi_label` a probability for each class.
+    `multi_label` a probability for each class. passes: (rows, passes, classes), if they were told one by one.
     features: (rows, D), spatial axes averaged away.
     utilities: numbers that the producer computed itself, (rows,) each.
     left_out: rows that had a number that is not finite, and are not here.
@@ -28,6 +28,7 @@ class Columns:
     media: list[Medium]
     labels: list[str | None]
     probabilities: Array | None
+    passes: Array | None
     features: Array | None
     utilities: dict[str, Array]
     left_out: int
@@ -65,17 +66,20 @@ def columns(event: ArtifactsInferred) -> Columns:
         for array in given.values():
             finite &= np.isfinite(array).all(axis=tuple(range(1, array.ndim)))
     kept = np.flatnonzero(finite)
+    passes = None
     if probabilities is not None:
         probabilities = distributions(probabilities[kept], event)
+        if probabilities.ndim == 3:
+            passes, probabilities = probabilities, probabilities.mean(axis=1)
     if features is not None:
         features = features[kept]
     labels = labels_of(event, kept, probabilities)
     utilities = {name: given[field][kept] for name, field in external.items()}
-    return Columns([event.media[i] for i in kept], labels, probabilities, features, utilities, rows - len(kept))
+    return Columns([event.media[i] for i in kept], labels, probabilities, passes, features, utilities, rows - len(kept))
 
 
 def distributions(given: Array, event: ArtifactsInferred) -> Array:
-    """Probabilities of shape (rows, classes), checked; several passes become their mean."""
+    """Probabilities of shape (rows, classes), or (rows, passes, classes), checked."""
     classes = given.shape[-1]
     if len(given) and event.classes is not None and len(event.classes) != classes:
         raise MalformedEvent(f"classes must name the {classes} columns of probabilities, not {len(event.classes)}")
@@ -87,7 +91,7 @@ def distributions(given: Array, event: ArtifactsInferred) -> Array:
         if off.max() > SUM_TOLERANCE:
             worst = float(sums.flat[off.argmax()])
             raise MalformedEvent(f"probabilities must sum to 1 in each row, not to {worst:.6g}; or set multi_label")
-    return given.mean(axis=1) if given.ndim == 3 else given
+    return given
 
 
 def flat(features: Array) -> Array:

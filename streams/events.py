@@ -12,16 +12,28 @@ from streams.tensors import ROWS, Column, Nested
 # From 1970 to the end of the year 9999, in milliseconds.
 Timestamp = Annotated[int, Meta(ge=0, le=253_402_300_799_999)]
 State = Literal["none", "partially_annotated", "annotated", "to_revisit"]
-Preset = Literal["balanced", "geti", "random"]
+Preset = Literal["balanced", "geti", "uncertainty", "random"]
 Reduce = Literal["min", "mean", "max"]
 SkipFor = Literal["me", "others", "good"]
-# What gives a utility: the built-in extractors, and what a producer computed itself, by the name that it gave it.
-EXTRACTORS = ("margin", "fre", "fre_class_agnostic")
+Blind = Literal["lowest", "neutral", "highest"]
+# What gives a utility: the built-in extractors, each a function of its name in agents/extractors.py, and what a
+# producer computed itself, by the name that it gave it. The first that finds any tells which region's label counts.
+EXTRACTORS = (
+    "margin",
+    "least_confidence",
+    "entropy",
+    "bald",
+    "vote_entropy",
+    "fre",
+    "fre_class_agnostic",
+    "novelty",
+)
 EXTERNAL = "external:"
 Extractor = Annotated[
     str, Meta(max_length=220, pattern=rf"\A({'|'.join(EXTRACTORS)}|{EXTERNAL}[^\x00-\x1f\x7f/]{{1,200}})\Z")
 ]
 Weight = Annotated[float, Meta(gt=0, le=1_000_000)]
+Shares = Annotated[dict[Id, Weight], Meta(min_length=1, max_length=1000)]
 CHUNKS = 1_000_000
 
 
@@ -57,16 +69,23 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TaskLearning(msgspec.Struct, frozen=True, kw_only=True):
-    """How a task wants its media to be scored; what is not told is as the preset has it.
+    """How a task wants its media to be scored and chosen; what is not told is as the preset has it.
 
     extractors: those that count, instead of the preset's, each with its weight in a mean.
     intra_task_reduce: how their scores become the task's. stratify: whether each predicted label is ranked by itself.
+    no_prediction: the score of media in which the model found nothing, among those of the others.
+    diversify: whether a set is spread over the features. quotas: the shares of predicted labels that a set is to bring
+    about. explore: the share of a set that is drawn by lot.
     """
 
     preset: Preset | None = None
     extractors: Annotated[dict[Extractor, Weight], Meta(min_length=1, max_length=20)] | None = None
     intra_task_reduce: Reduce = "mean"
     stratify: bool | None = None
+    no_prediction: Blind = "neutral"
+    diversify: bool | None = None
+    quotas: Literal["uniform", "pool"] | Shares | None = None
+    explore: Annotated[float, Meta(ge=0, le=1)] = 0.0
 
 
 class ActiveLearning(msgspec.Struct, frozen=True, kw_only=True):
@@ -172,7 +191,10 @@ class ModelActivated(Event, frozen=True, kw_only=True):
 
 # What the columns hold is checked by streams/artifacts.py.
 class ArtifactsInferred(Event, frozen=True, kw_only=True):
-    """A chunk of a batch inference, in columns of equal length."""
+    """A chunk of a batch inference, in columns of equal length.
+
+    novelty: whether that utility is wanted, which costs more than the others.
+    """
 
     dataset_storage_id: Id
     task_id: Id
@@ -182,6 +204,7 @@ class ArtifactsInferred(Event, frozen=True, kw_only=True):
     chunk: Annotated[int, Meta(ge=0, lt=CHUNKS)]
     last: bool = False
     multi_label: bool = False
+    novelty: bool = False
     no_prediction: Annotated[list[Medium], Meta(max_length=ROWS)] = []
     media: Annotated[list[Medium], Meta(max_length=ROWS)]
     labels: Annotated[list[Id | list[Id] | None], Meta(max_length=ROWS)] | None = None
@@ -191,8 +214,26 @@ class ArtifactsInferred(Event, frozen=True, kw_only=True):
     utilities: Annotated[dict[Id, Column], Meta(max_length=8)] | None = None
 
 
+class Chosen(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Why a medium is in a set.
+
+    by: its `score`; that it stands for a cluster of the best (`diversity`), or of those without a score (`typicality`);
+        or by `lot`.
+    without_features: it would have been chosen for being unlike others, but no features are known.
+    cluster_size: how many media it stands for. distance: from the middle of the cluster, or from its nearest neighbours
+        there, in the mean, in units of the features.
+    probability: with which it is in such a set, where some are by lot.
+    """
+
+    by: Literal["score", "diversity", "typicality", "lot"]
+    without_features: bool = False
+    cluster_size: Annotated[int, Meta(ge=0)] = 0
+    distance: float | None = None
+    probability: Annotated[float, Meta(ge=0, le=1)] | None = None
+
+
 class Pick(msgspec.Struct, frozen=True, kw_only=True):
-    """A medium that was chosen, with its place.
+    """A medium that was chosen, with its place, and why.
 
     uploaded_at: which of its uploads the grant is of, when the event happened if none is told. A deletion that is not
         older ends it; grants of an earlier upload count no more.
@@ -202,6 +243,7 @@ class Pick(msgspec.Struct, frozen=True, kw_only=True):
     rank: Annotated[int, Meta(ge=1)]
     score: float
     uploaded_at: Timestamp | None = None
+    choice: Chosen | None = None
 
 
 class Granted(Event, frozen=True, kw_only=True, tag_field="change", tag="granted"):

@@ -44,10 +44,10 @@ SOURCES = (
     events("active_set_events", "media were suggested, leased, released or skipped; written by the workers"),
 )
 REJECTED = events("rejected_events", "what could not be applied, and why", 30)
-# Faust names a changelog `{app id}-{table}-changelog`; the table is `state-v2` (tables/state.py). The number stands for
+# Faust names a changelog `{app id}-{table}-changelog`; the table is `state-v3` (tables/state.py). The number stands for
 # the layout of the rows: with another one, tables begin empty, and all topics are applied anew.
 CHANGELOG = Topic(
-    "activeset-state-v2-changelog",
+    "activeset-state-v3-changelog",
     "the rows of every table; RocksDB is rebuilt from it",
     "last row of each key",
     # A worker that comes back with an old disk after a deleted key's marker is gone would bring the key back: 30 days.

@@ -5,7 +5,7 @@ events. What was told before a project or a medium was deleted stays invisible, 
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -18,6 +18,7 @@ from tables.rows import (
     FOREVER,
     GRANT,
     HASH_BYTES,
+    LABEL,
     MEDIUM_BYTES,
     SKIPS,
     STATE,
@@ -55,9 +56,8 @@ READ = frozenset(Kind) - {
     Kind.LEASE_END,
 }
 # Some kinds are told apart by their task as well: so many bytes of the rest of a key.
-BY = {Kind.STATE: HASH_BYTES, Kind.SCORE: HASH_BYTES, Kind.BATCH: HASH_BYTES}
+BY = dict.fromkeys((Kind.STATE, Kind.LABEL, Kind.SCORE, Kind.BATCH), HASH_BYTES)
 HIDDEN = (Kind.SKIP, b"")  # what is hidden, where rows are meant
-PART = 4096  # of an order, that is looked through at once
 
 
 class Pool:
@@ -226,6 +226,11 @@ class Pool:
             return None
         return ActivationRow.unpack(told).model_id
 
+    def score_rows(self, task_id: str, media: Media) -> list[bytes | None]:
+        """The score rows of some media in a task."""
+        known = self.rows(Kind.SCORE, hashed(task_id))
+        return [known.get(bytes(each).ljust(MEDIUM_BYTES, b"\0")) for each in media]
+
     def batches(self, task_id: str) -> dict[bytes, BatchRow]:
         """What has come of each batch of a task, by the bytes of its model and name."""
         return {key: BatchRow.unpack(row) for key, row in self.rows(Kind.BATCH, hashed(task_id)).items()}
@@ -248,6 +253,12 @@ class Pool:
         found = self.gathered(Kind.STATE, hashed(task_id), STATE, np.zeros((), STATE))
         states: NDArray[np.uint8] = np.where(found["at"] > self.removed(), found["state"], NONE_STATE)
         return states
+
+    def truth(self, task_id: str) -> Numbers:
+        """The hash of the label that a person gave each medium in a task, as a model was told it; 0 for none."""
+        found = self.gathered(Kind.LABEL, hashed(task_id), LABEL, np.zeros((), LABEL))
+        labels: Numbers = np.where(found["at"] > self.removed(), found["label"], 0)
+        return labels
 
     def state(self, task_id: str, medium: bytes) -> State:
         """The annotation state of one medium in a task."""
@@ -424,20 +435,17 @@ class Pool:
 
     def chance(self) -> Numbers:
         """A number for each medium that looks drawn by lot, and is the same for ever."""
-        parts = np.frombuffer(self.media().tobytes(), np.dtype([("whole", "<u8"), ("frame", ">u4")]))
+        return self.chance_of(self.media())
+
+    def chance_of(self, media: Media) -> Numbers:
+        """The same of some media."""
+        parts = np.frombuffer(media.tobytes(), np.dtype([("whole", "<u8"), ("frame", ">u4")]))
         mixed = parts["whole"] ^ np.uint64(number_of(self.project_id))
         mixed = mixed + parts["frame"].astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
         # The finalizer of SplitMix64 (Steele et al. 2014).
         for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
             mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
         return mixed ^ (mixed >> np.uint64(31))
-
-
-def open_to(places: NDArray[np.intp], hidden: Mask) -> Iterator[int]:
-    """Those of some places that are not hidden, in their order; a part at a time, for few may be wanted."""
-    for first in range(0, len(places), PART):
-        part = places[first : first + PART]
-        yield from part[~hidden[part]].tolist()
 
 
 def places_of(media: Media, known: Collection[bytes]) -> tuple[NDArray[np.intp], Mask]:

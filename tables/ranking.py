@@ -5,22 +5,32 @@ go on meanwhile. What they changed since is looked at again in what is answered.
 """
 
 import asyncio
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 from typing import Literal, NotRequired, TypedDict
 
 import numpy as np
+from msgspec import structs
 from numpy.typing import NDArray
 
 from streams.errors import BadQuery, UnknownProject, UnknownTask
-from streams.events import ProjectUpdated
+from streams.events import Chosen, Pick, ProjectUpdated
 from streams.times import iso
-from tables.pool import MEDIA, Media, Pool, open_to
-from tables.rows import FOREVER, MEDIUM_BYTES, STATES, Change
+from tables.choosing import Choice, Group, How, chosen, how_of, with_lots
+from tables.heads import Quotas, apportioned, shares
+from tables.pool import MEDIA, Media, Pool
+from tables.rows import FOREVER, MEDIUM_BYTES, STATES, Change, medium_bytes, number_of
 from tables.scores import ACTIVE, EARLIER, NEVER_SCORED, UNSCORED, Floats, Scores, reduced, scores
+from tables.sketches import Numbers, Places, Sketches
+from tables.slots import NOTHING_FOUND, pairs, sketches_of
+from tables.typical import SAMPLE, Level, levels, sample_of, typical
 
-Places = NDArray[np.intp]
+Known = dict[bytes, list[Level]]
 
+TINY = 1e-9  # what a share times a count may lack of a whole number
+PART = 4096  # places of an order that are looked through at once
 SKIPPED = 200  # media of an old order that are looked at in vain: some milliseconds
 LOOKED_AT = 1000 + SKIPPED  # of those before a medium, for its rank: all that an active set may show
 Tier = Literal["active_model", "earlier_model", "not_scored"]
@@ -50,30 +60,66 @@ class Reason(TypedDict):
 class Order:
     """The media of a task, or of the whole project, that may be annotated: their places in the pool, best first.
 
-    best: those that nobody has. taken: those that somebody has; suggested: how many of them a reset would free.
-    of_task: the scores, by task; states: in those of which they matter, as places in STATES. held: whether taken;
-    hidden: whether skipped, so that nobody in particular gets them.
+    best: those that nobody has. suggested: how many of the others a reset would free.
+    of_task: the scores, by task; states: in those of which they matter, as places in STATES. open: whether a medium may
+    be annotated. held: whether somebody has it. hidden: whether skipped, so that nobody in particular gets it.
     due: when it changes without an event (milliseconds since the epoch); none if it does not.
+    ends: how many of the best are in a tier or in one before it, by tier. how: sets are put together of them.
+    typical: of media that were not scored and are typical of others, how many these are, and how near, by their places.
+    given: the places of those that somebody has and that might be chosen if nobody had, best first; before: how many of
+    the best stand before each.
     """
 
     media: Media
     best: Places
-    taken: int
     suggested: int
     tier: NDArray[np.uint8]
     score: Floats
     of_task: dict[str, Scores]
     states: dict[str, NDArray[np.uint8]]
+    open: NDArray[np.bool_]
     held: NDArray[np.bool_]
     hidden: NDArray[np.bool_]
     due: int | None
+    ends: Mapping[int, int]
+    how: How
+    typical: Mapping[int, tuple[int, float]]
+    given: Places
+    before: Places
+
+    @property
+    def lead_task(self) -> str:
+        """The task whose labels and sketches count."""
+        return next(iter(self.of_task))
+
+    @property
+    def lead(self) -> Scores:
+        """What is known in it."""
+        return self.of_task[self.lead_task]
+
+    def quota(self, quotas: Quotas, labels: Numbers, count: int) -> dict[int, int]:
+        """How many media of each label a set is to have, labels: of those that can be had.
+
+        What is annotated, or somebody has, counts with the label that a person gave it, else with the predicted one.
+        """
+        told, gone = self.lead, self.held | ~self.open
+        known = np.where(told.truth != 0, told.truth, np.where(told.tier < UNSCORED, told.chosen["label"], 0))[gone]
+        had, there = counts(known[known != 0]), counts(labels)
+        none = {0, NOTHING_FOUND}
+        whole = {label: had.get(label, 0) + there.get(label, 0) for label in {*had, *there} - none}
+        return apportioned(count, shares(quotas, whole), there, had)
+
+    def utility(self, places: Places) -> Floats:
+        """What stands for the use of some media: the utility if one extractor counts, else the score turned around."""
+        columns = [column for scores in self.of_task.values() for column in scores.columns.values()]
+        return columns[0].utility[places] if len(columns) == 1 else -self.score[places]
 
 
 @dataclass(frozen=True)
 class Place:
     """A medium in the order (its 12 bytes), and why it stands there.
 
-    uploaded_at: when it was uploaded last.
+    uploaded_at: when it was uploaded last. rank: among those that nobody has, by score. choice: if it is of a set.
     """
 
     medium: bytes
@@ -82,6 +128,21 @@ class Place:
     score: float
     tier: Tier
     reasons: list[Reason]
+    choice: Chosen | None = None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A set that is asked for.
+
+    now: milliseconds since the epoch. user_id: for whom. hidden: which media are not for them.
+    passed: the places in the order that were looked at in vain.
+    """
+
+    now: int
+    user_id: str | None
+    hidden: NDArray[np.bool_]
+    passed: list[int] = field(default_factory=list)
 
 
 @dataclass
@@ -124,6 +185,7 @@ class Ranking:
         self._version = 0
         self._made: dict[str | None, Made] = {}  # those that are current
         self._open: list[Truth] = []  # of orders that are current, or are made and will be
+        self._known: Known = {}
         self._making: asyncio.Task[tuple[str | None, Made | None]] | None = None
 
     def update(self, rows: Iterable[Change]) -> None:
@@ -142,23 +204,116 @@ class Ranking:
         self.pool.update(rows, visible=False)
 
     async def best(
-        self, task_id: str | None, limit: int, now: int, user_id: str | None = None
+        self, task_id: str | None, limit: int, now: int, user_id: str | None = None, seed: str = ""
     ) -> tuple[list[Place], Made]:
-        """The best media to annotate, that nobody has, best first; with the order that they are from.
+        """A set of media to annotate that nobody has, best first; with the order that they are from.
 
         All is in it that is known when it is asked for.
 
         task_id: of one task, or of the whole project if none is given. now: milliseconds since the epoch.
-        user_id: for whom; what is not for them is passed over.
+        user_id: for whom; what is not for them is passed over. seed: by which lots are drawn.
 
         Raises:
             UnknownProject, UnknownTask, BadQuery: as `Pool.task`.
         """
         while True:
             made = await self.made(task_id, now)
-            places = self.top(made, limit, now, user_id)
-            if places is not None:
+            count = limit - int(made.order.how.explore * limit + TINY)
+            asked = self.asked(made, now, user_id)
+            groups = self._groups(made, count, asked)
+            if groups is None:
+                continue
+            of = await asyncio.to_thread(self._set, made.order, groups, limit, seed)
+            places = self.still(made, of, asked)
+            if places or not of:
                 return places, made
+
+    def asked(self, made: Made, now: int, user_id: str | None = None) -> Asked:
+        """Somebody asks."""
+        return Asked(now, user_id, self.pool.hidden_from(user_id, made.order.media, made.order.hidden))
+
+    def _groups(self, made: Made, count: int, asked: Asked) -> list[Group] | None:
+        """The candidates for a set of so many, of one tier after the other; none if the order is too old to tell."""
+        order, how, groups, begin = made.order, made.order.how, list[Group](), 0
+        for tier in (ACTIVE, EARLIER, UNSCORED):
+            of_tier = range(begin, order.ends[tier])
+            begin, often = of_tier.stop, how.often if tier != UNSCORED else 1
+            shares: list[tuple[range | Places, int]] = [(of_tier, count)]
+            labels, quota = None, None
+            if how.quotas is not None and tier != UNSCORED and of_tier:
+                labels = order.lead.chosen["label"][order.best[of_tier.start : of_tier.stop]]
+                quota = order.quota(how.quotas, labels, count)
+                shares = [
+                    (np.flatnonzero(labels == np.uint64(label)) + of_tier.start, number)
+                    for label, number in quota.items()
+                    if number
+                ]
+            found = [self.left(made, places, number * often, asked) for places, number in shares]
+            left = [each for each in found if each is not None]
+            if len(left) < len(found):
+                return None
+            candidates = np.sort(np.concatenate(left)) if left else np.empty(0, np.intp)
+            group = Group(candidates, min(count, len(candidates)), order.utility(order.best[candidates]))
+            if labels is not None:
+                group = replace(group, labels=labels[candidates - of_tier.start], quota=quota)
+            if how.diversify and tier != UNSCORED and len(candidates) > group.count:
+                group = self._with_features(group, made, asked)
+            groups.append(group)
+            count -= group.count
+            if not count:
+                break
+        return groups
+
+    def _with_features(self, group: Group, made: Made, asked: Asked) -> Group:
+        """A group with sketches, also of the media before its last one that somebody has; to be read in a thread."""
+        order, told, candidates = made.order, made.order.lead, group.places
+        given = order.given[: np.searchsorted(order.before, candidates[-1], side="right")][: len(candidates)]
+        given = np.concatenate([given, self._lately_given(made, asked)])
+        models, times = np.unique(told.chosen["model"][order.best[candidates]], return_counts=True)
+
+        def read(places: Places) -> Callable[[], Sketches]:
+            rows, of = self.pool.score_rows(order.lead_task, order.media[places]), told.chosen[places]
+            # Features of two models cannot be compared.
+            alike = of["model"] == models[times.argmax()]
+            return lambda: sketches_of([row if so else None for row, so in zip(rows, alike, strict=True)], pairs(of))
+
+        return replace(group, sketches=read(order.best[candidates]), fixed=read(given))
+
+    def _lately_given(self, made: Made, asked: Asked) -> Places:
+        """The media that were passed over because somebody has them since the order was made."""
+        order = made.order
+        media = [(place, medium_at(order.media, place)) for place in order.best[asked.passed].tolist()]
+        return np.array([place for place, medium in media if not self.pool.free(medium, asked.now)], np.intp)
+
+    def _set(self, order: Order, groups: list[Group], limit: int, seed: str) -> list[Choice]:
+        """What is chosen of the candidates, and by lot."""
+        found = chosen(groups)
+        if order.how.explore:
+            chance = self.pool.chance_of(order.media[order.best])
+            found = with_lots(found, chance, order.how.explore, limit, number_of(seed))
+        for n, each in enumerate(found):
+            if each.why.by == "score" and (of := order.typical.get(int(order.best[each.place]))):
+                why = structs.replace(each.why, by="typicality", cluster_size=of[0], distance=of[1])
+                found[n] = Choice(each.place, why)
+        return sorted(found, key=lambda each: each.place)
+
+    def still(self, made: Made, of: list[Choice], asked: Asked) -> list[Place]:
+        """Those of a set that may be annotated still."""
+        order, eligible, current, places = made.order, self.eligible(made), self.current(made), list[Place]()
+        last = max((each.place for each in of), default=-1)
+        over = {*asked.passed, *np.flatnonzero(asked.hidden[order.best[: last + 1]]).tolist()}
+        before = sorted(over)
+        for each in of:
+            place = int(order.best[each.place])
+            medium = medium_at(order.media, place)
+            if current or self._may(eligible, medium, asked):
+                places.append(self._place(made, place, each.place + 1 - bisect_left(before, each.place), each.why))
+        return places
+
+    def _may(self, eligible: Callable[[bytes], bool], medium: bytes, asked: Asked) -> bool:
+        """Whether a medium may be annotated by who asks."""
+        free = eligible(medium) and self.pool.free(medium, asked.now)
+        return free and not self.pool.skipped(medium, asked.user_id)
 
     async def made(self, task_id: str | None, now: int) -> Made:
         """The order of a task, or of the whole project, with all in it that is known when it is asked for.
@@ -183,7 +338,7 @@ class Ranking:
         truth, pool = Truth(self._version), self.pool.lent()
         self._open.append(truth)
         try:
-            order = await asyncio.to_thread(order_of, pool, task_id, now, self._patience_ms)
+            order = await asyncio.to_thread(order_of, pool, task_id, now, self._patience_ms, self._known)
         except (UnknownProject, UnknownTask, BadQuery):
             return task_id, None
         finally:
@@ -210,28 +365,31 @@ class Ranking:
         self.pool.check_task(made.task_id)
         return eligible(self.pool, made.task_id)
 
-    def top(self, made: Made, limit: int, now: int, user_id: str | None = None) -> list[Place] | None:
-        """The best media of an order that may be annotated still; none at all if it is too old to tell.
+    def left(self, made: Made, places: range | Places, count: int, asked: Asked) -> Places | None:
+        """The first so many of some places of an order that may be annotated still; none if it is too old to tell.
 
         It is when many of the best, or all, have been annotated, deleted, given away or skipped since.
 
         Raises:
             as `best`: project or task went meanwhile.
         """
-        order, places, skipped = made.order, list[Place](), 0
+        order, left, skipped = made.order, list[int](), 0
         eligible, current = self.eligible(made), self.current(made)
-        for place in open_to(order.best, self.pool.hidden_from(user_id, order.media, order.hidden)):
-            if len(places) == limit:
-                break
-            medium = medium_at(order.media, place)
-            there = current or (eligible(medium) and self.pool.free(medium, now))
-            if not there or (not current and self.pool.skipped(medium, user_id)):
+        for first in range(0, len(places), PART):
+            some = places[first : first + PART]
+            part = np.arange(some.start, some.stop) if isinstance(some, range) else some
+            for place in part[~asked.hidden[order.best[part]]].tolist():
+                if len(left) == count:
+                    return np.array(left, np.intp)
+                medium = medium_at(order.media, order.best[place])
+                if current or self._may(eligible, medium, asked):
+                    left.append(place)
+                    continue
                 skipped += 1
+                asked.passed.append(place)
                 if skipped > SKIPPED:
                     return None
-                continue
-            places.append(self._place(made, place, len(places) + 1))
-        return None if skipped and not places else places
+        return None if skipped and not left else np.array(left, np.intp)
 
     def rank(self, made: Made, medium: bytes, now: int) -> int | None:
         """The place of a medium in what `top` gives who asks without a name; none if it is not in it.
@@ -255,15 +413,12 @@ class Ranking:
         gone = sum(not there(medium_at(order.media, place)) for place in old)
         return len(before) + 1 - gone
 
-    def found(self, made: Made, picks: Mapping[bytes, tuple[int, float]]) -> list[Place]:
-        """Media that were chosen before, and what an order says of them now; those that are gone are left out.
-
-        picks: rank and score that they had, by their 12 bytes.
-        """
+    def found(self, made: Made, picks: Iterable[Pick]) -> list[Place]:
+        """Media that were chosen before, and what an order says of them now; those that are gone are left out."""
         return [
-            replace(place, rank=rank, score=score)
-            for medium, (rank, score) in picks.items()
-            if (place := self.place(made, medium)) is not None
+            replace(place, rank=pick.rank, score=pick.score, choice=pick.choice)
+            for pick in picks
+            if (place := self.place(made, medium_bytes(pick.medium))) is not None
         ]
 
     def place(self, made: Made, medium: bytes) -> Place | None:
@@ -271,7 +426,7 @@ class Ranking:
         where = place_of(made.order.media, medium)
         return self._place(made, where, 0) if where is not None and self.pool.exists(medium) else None
 
-    def _place(self, made: Made, place: int, rank: int) -> Place:
+    def _place(self, made: Made, place: int, rank: int, choice: Chosen | None = None) -> Place:
         order = made.order
         medium = medium_at(order.media, place)
         return Place(
@@ -281,6 +436,7 @@ class Ranking:
             score=float(order.score[place]),
             tier=TIERS[int(order.tier[place])],
             reasons=[self._reason(task, scores, place) for task, scores in order.of_task.items()],
+            choice=choice,
         )
 
     def _reason(self, task: str, scores: Scores, place: int) -> Reason:
@@ -336,10 +492,13 @@ def eligible(pool: Pool, task_id: str | None) -> Callable[[bytes], bool]:
     return lambda medium: pool.eligible(medium, storage, tasks, allowed)
 
 
-def order_of(pool: Pool, task_id: str | None, now: int, patience_ms: int) -> Order:
+def order_of(pool: Pool, task_id: str | None, now: int, patience_ms: int, known: Known) -> Order:
     """The order of a task, or of the project: by the worst tier in which a medium is scored, by score, by a fixed hash.
 
     A medium's score is what the project makes of those of its tasks that are there: the mean, the least or the largest.
+    Those without a score come last, the typical ones first.
+
+    known: clusters that were made before, for the next time.
 
     Raises:
         UnknownProject, UnknownTask, BadQuery: as `Pool.task`.
@@ -360,22 +519,67 @@ def order_of(pool: Pool, task_id: str | None, now: int, patience_ms: int) -> Ord
     states = {task: pool.states(task) for task in tasks}
     for state in states.values():
         eligible &= np.isin(state, allowed)
-    best = np.lexsort((pool.chance(), score, tier))
-    best = best[eligible[best]]
-    taken, ends = pool.taken(now)
+    chance, (taken, ends) = pool.chance(), pool.taken(now)
+    how = how_of(project, asked[0].task_id) if asked else How()
+    turn, typical = np.zeros(len(media)), dict[int, tuple[int, float]]()
+    if how.diversify and (tier == UNSCORED).any():
+        task, unscored = next(iter(of_task.items()))
+        first, typical = typical_of(pool, task, unscored, chance, ~eligible | taken, known)
+        turn[:] = len(first)
+        turn[first] = np.arange(len(first))
+    every = np.lexsort((chance, turn, score, tier))
+    every = every[eligible[every]]
+    free = ~taken[every]
+    best, given = every[free], every[~free]
     due = [each.due for each in of_task.values() if each.due is not None]
     if (ends[eligible] < FOREVER).any():
         due.append(int(ends[eligible].min()))
     return Order(
         media,
-        best[~taken[best]],
-        taken=int(taken[best].sum()),
-        suggested=int((ends[best] == FOREVER)[taken[best]].sum()),
+        best,
+        suggested=int((ends[given] == FOREVER).sum()),
         tier=tier,
         score=score,
         of_task=of_task,
         states=states,
+        open=eligible,
         held=taken,
         hidden=pool.hidden(),
         due=min(due, default=None),
+        ends={each: int(np.searchsorted(tier[best], each, side="right")) for each in (ACTIVE, EARLIER, UNSCORED)},
+        how=how,
+        typical=typical,
+        given=given,
+        before=np.cumsum(free, dtype=np.intp)[~free],
     )
+
+
+def typical_of(
+    pool: Pool, task_id: str, told: Scores, chance: Numbers, covered: NDArray[np.bool_], known: Known
+) -> tuple[Places, dict[int, tuple[int, float]]]:
+    """The media that no model has scored, of which features are known, the most typical first; and of what they are.
+
+    covered: whether a medium is annotated, or somebody has it. known: clusters that were made before, by what of.
+    """
+    there = np.flatnonzero((told.tier == UNSCORED) & (told.chosen["model"] != 0))
+    models, times = np.unique(told.chosen["model"][there], return_counts=True)
+    if not len(models):
+        return there, {}
+    there = there[told.chosen["model"][there] == models[times.argmax()]]
+    there = there[np.argsort(chance[there], kind="stable")[:SAMPLE]]
+    sketches = sketches_of(pool.score_rows(task_id, pool.media()[there]), pairs(told.chosen[there]))
+    rows = sample_of(sketches, chance[there])
+    sample, sketches = there[rows], sketches[rows]
+    name = blake2b(pool.media()[sample].tobytes() + sketches.values.tobytes() + sketches.scale.tobytes()).digest()
+    if name not in known:
+        known.clear()
+        known[name] = levels(sketches)
+    found = typical(known[name], covered[sample])
+    clusters = zip(sample[found.order].tolist(), found.size.tolist(), found.distance.tolist(), strict=True)
+    return sample[found.order], {place: (size, away) for place, size, away in clusters if size}
+
+
+def counts(labels: NDArray[np.uint64]) -> dict[int, int]:
+    """How often each label is there."""
+    of, numbers = np.unique(labels, return_counts=True)
+    return dict(zip(of.tolist(), numbers.tolist(), strict=True))

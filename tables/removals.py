@@ -24,7 +24,14 @@ from tables.slots import kept, slot_values, slots_of
 Times = NDArray[np.int64]
 
 # Where in a key, after project and kind, the image or video stands.
-OF_MEDIA = {Kind.UPLOAD: 0, Kind.STATE: HASH_BYTES, Kind.SCORE: HASH_BYTES, Kind.GRANT: 0, Kind.SKIP: 0}
+OF_MEDIA = {
+    Kind.UPLOAD: 0,
+    Kind.STATE: HASH_BYTES,
+    Kind.SCORE: HASH_BYTES,
+    Kind.LABEL: HASH_BYTES,
+    Kind.GRANT: 0,
+    Kind.SKIP: 0,
+}
 # The rows that go. Batches and names are few and small, and whether a batch is complete must not depend on when rows
 # go; references go with the end of their batch, and leases a day after their end.
 GOING = (
@@ -34,6 +41,7 @@ GOING = (
     Kind.STATE,
     Kind.ACTIVATION,
     Kind.SCORE,
+    Kind.LABEL,
     Kind.GRANT,
     Kind.SKIP,
 )

@@ -46,6 +46,7 @@ class Kind(IntEnum):
     LEASE = 14
     LEASE_END = 15
     SKIP = 16
+    LABEL = 17
 
 
 class Rows(Protocol):
@@ -146,6 +147,7 @@ STATE = np.dtype([("at", "<i8"), ("state", "u1"), ("user", "<u8")])
 # `uploaded_at`: which of the medium's uploads it is of, when it was granted if that was not `told`; no clock tells
 # whether that is what the medium is now.
 GRANT = np.dtype([("offset", "<i8"), ("uploaded_at", "<i8"), ("told", "?"), ("until", "<i8"), ("holder", "<u8")])
+LABEL = np.dtype([("at", "<i8"), ("label", "<u8")])  # that a person gave a medium in a task
 SKIP = np.dtype([("uploaded_at", "<i8"), ("whom", "u1")])  # of a medium and a user
 SKIPS = ("me", "others", "good")  # whom: whose that medium is no more
 FOREVER = int(np.iinfo(np.int64).max)  # a grant without an end

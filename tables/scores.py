@@ -5,13 +5,13 @@ here: a change of it needs no new event from a model.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streams.events import EXTERNAL, ActiveLearning, Reduce, Task, TaskLearning
+from streams.events import EXTERNAL, ActiveLearning, Blind, Preset, Reduce, Task, TaskLearning
 from tables.pool import Numbers, Pool
 from tables.rows import BatchRow, number_of
 from tables.slots import NOTHING_FOUND, SLOT, SLOTS, Slots, pairs
@@ -22,7 +22,8 @@ ACTIVE, EARLIER, UNSCORED = 1, 2, 3
 NEVER_SCORED = 1.0
 # Extractors whose utilities are comparable within a batch only: what they measure against came with it.
 OF_BATCH = ("fre", "fre_class_agnostic")
-CHOSEN = np.dtype([("model", "<u8"), ("label", "<u8"), ("at", "<i8")])
+CHOSEN_NAMES = ["model", "batch", "label", "at"]
+CHOSEN = np.dtype([("model", "<u8"), ("batch", "<u8"), ("label", "<u8"), ("at", "<i8")])
 BATCH = np.dtype([("model", "<u8"), ("batch", "<u8")])  # the key of a batch, after its task
 
 
@@ -43,7 +44,9 @@ class Column:
 class Scores:
     """What a task says of each medium of a pool: tier, score in [0, 1], and why.
 
-    chosen: model and label of the slot that counts, as hashes, and its time; 0 where there is none.
+    chosen: model, batch and label of the slot that counts, as hashes, and its time; 0 where there is none. Of a medium
+    without a score, what was said of it last.
+    truth: the label that a person gave a medium, as a hash, 0 for none.
     columns: of each extractor that counts somewhere.
     due: when what is said changes without an event (milliseconds since the epoch); none if it does not.
     """
@@ -51,6 +54,7 @@ class Scores:
     tier: NDArray[np.uint8]
     score: Floats
     chosen: Slots
+    truth: Numbers
     columns: dict[str, Column] = field(default_factory=dict)
     due: int | None = None
 
@@ -58,7 +62,7 @@ class Scores:
     def none(cls, media: int, due: int | None = None) -> "Scores":
         """As many media, and nothing said of them."""
         tier = np.full(media, UNSCORED, dtype=np.uint8)
-        return cls(tier, np.full(media, NEVER_SCORED), np.zeros(media, CHOSEN), due=due)
+        return cls(tier, np.full(media, NEVER_SCORED), np.zeros(media, CHOSEN), np.zeros(media, np.uint64), due=due)
 
 
 def scores(pool: Pool, task: Task, learning: ActiveLearning, now: int, patience_ms: int) -> Scores:
@@ -74,6 +78,7 @@ def scores(pool: Pool, task: Task, learning: ActiveLearning, now: int, patience_
     batches = pool.batches(task.task_id)
     waiting = [each.heard_at + patience_ms for each in batches.values() if not each.complete]
     found = Scores.none(len(pool.media()), due=min((each for each in waiting if each > now), default=None))
+    found = replace(found, truth=pool.truth(task.task_id))
     wanted = learning.tasks.get(task.task_id, TaskLearning())
     preset = wanted.preset or learning.preset
     if preset == "random" and wanted.extractors is None:
@@ -84,6 +89,10 @@ def scores(pool: Pool, task: Task, learning: ActiveLearning, now: int, patience_
     active = number_of(pool.active_model(task.task_id))
     chance = pool.chance()
     since = np.full(len(found.tier), -SLOTS, dtype=np.int64)
+    latest = np.flatnonzero(counts)
+    latest = latest[np.lexsort((-places[latest], slots["at"][latest]))]
+    for name in CHOSEN_NAMES:
+        found.chosen[name][of[latest]] = slots[name][latest]  # of equal places the last one stays
     for model in np.unique(slots["model"][counts]):
         of_model = np.flatnonzero((slots["model"] == model) & counts)
         # Of each medium the latest batch: the first of its slots.
@@ -97,7 +106,8 @@ def scores(pool: Pool, task: Task, learning: ActiveLearning, now: int, patience_
                 told["label"],
                 told["batch"] if name in OF_BATCH else told["model"],
                 chance[media],
-                stratified=by_label(name, task, wanted),
+                stratified=by_label(name, preset, task, wanted),
+                blind=wanted.no_prediction,
             )
             for name in weights
         }
@@ -109,7 +119,7 @@ def scores(pool: Pool, task: Task, learning: ActiveLearning, now: int, patience_
         better = np.isfinite(score) & (at > since[media])
         there = media[better]
         since[there], found.score[there] = at[better], score[better]
-        found.chosen[there] = told[better][["model", "label", "at"]]
+        found.chosen[there] = told[better][CHOSEN_NAMES]
         found.tier[there] = ACTIVE if model == active else EARLIER
         for each in found.columns.values():
             each.utility[there] = each.score[there] = np.nan
@@ -122,7 +132,7 @@ def scores(pool: Pool, task: Task, learning: ActiveLearning, now: int, patience_
 def preset_extractors(preset: str, task: Task, told: Slots) -> Mapping[str, float]:
     """The extractors that a preset uses, with their weights.
 
-    `geti` as Geti chooses: by label where each medium has one. `balanced`: how close the two best classes are; the
+    `geti` as Geti chooses: by label where each medium has one. The others: how close the two best classes are; the
     reconstruction error where a model sent nothing but features.
 
     told: what a model said of its media.
@@ -133,12 +143,12 @@ def preset_extractors(preset: str, task: Task, told: Slots) -> Mapping[str, floa
     return {"fre_class_agnostic" if only_features else "margin": 1.0}
 
 
-def by_label(name: str, task: Task, wanted: TaskLearning) -> bool:
+def by_label(name: str, preset: Preset, task: Task, wanted: TaskLearning) -> bool:
     """Whether an extractor ranks each predicted label by itself."""
     if wanted.stratify is not None:
         return wanted.stratify
     # The errors of `fre` are under one PCA for each label, and those of the other under one for all.
-    return name == "fre" or (name != "fre_class_agnostic" and task.single_label)
+    return name == "fre" or (name != "fre_class_agnostic" and task.single_label and preset != "uncertainty")
 
 
 def utilities(told: Slots, name: str, batches: Mapping[bytes, BatchRow]) -> Floats:
@@ -157,24 +167,28 @@ def utilities(told: Slots, name: str, batches: Mapping[bytes, BatchRow]) -> Floa
     return found
 
 
-def column(utility: Floats, labels: Numbers, pools: Numbers, chance: Numbers, *, stratified: bool) -> Column:
+def column(
+    utility: Floats, labels: Numbers, pools: Numbers, chance: Numbers, *, stratified: bool, blind: Blind
+) -> Column:
     """The scores that utilities make, within each pool of a rank.
 
-    Media in which the model found nothing are neutral: they have the median score of the others, and are in no size.
+    Media in which the model found nothing are in no size. They have the median score and utility of the others if they
+    are `neutral`; those of the first if they are `highest`, of the last if `lowest`.
 
     labels: as hashes, 0 for none. pools: which of them a medium is in.
     """
     utility, score = utility.copy(), np.full(len(utility), np.nan)
-    blind = (labels == NOTHING_FOUND) & ~np.isfinite(utility)
+    nothing = (labels == NOTHING_FOUND) & ~np.isfinite(utility)
+    standing = {"highest": 0.0, "neutral": 0.5, "lowest": 1.0}[blind]
     for rows in parts(pools):
-        found, neutral = rows[~blind[rows]], rows[blind[rows]]
+        found, without = rows[~nothing[rows]], rows[nothing[rows]]
         if stratified:  # without a label and a utility it is in no label's size
             found = found[(labels[found] != 0) | np.isfinite(utility[found])]
         score[found] = ranked(utility[found], labels[found] if stratified else np.zeros_like(found), chance[found])
         told = np.isfinite(score[found])
         if told.any():
-            score[neutral] = np.median(score[found][told])
-            utility[neutral] = np.median(utility[found][told])
+            score[without] = np.quantile(score[found][told], standing)
+            utility[without] = np.quantile(utility[found][told], 1 - standing)
     return Column(utility, score)
 
 

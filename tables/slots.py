@@ -1,74 +1,118 @@
-"""The slots of score rows: what the last batches said of a medium, as fixed-width rows of two forms.
+"""The slots of score rows: what the last batches said of a medium, each in fixed-width parts.
 
-A row has the wide form where a producer's own utilities are among what was said. Rows of one length decode as one
-array.
+A row is a byte that tells which parts follow, then these parts: of each slot in use what every slot has, then of each
+the sketch, then of each the external utilities. Rows of one length and one first byte decode as one array.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streams.events import EXTRACTORS
 from tables.rows import EXTERNALS, unpack_int
+from tables.sketches import SKETCH, Sketches
 
 # The utilities that artifacts allow, whichever count when ranking; NaN where there is none.
 UTILITIES = EXTRACTORS
 IDS = ("model", "batch", "label")  # as hashes; 0 for none
 NOTHING_FOUND = 2**64 - 1  # instead of a label: the model looked at the medium and found nothing
-SLOT = np.dtype([*((name, "<u8") for name in IDS), ("at", "<i8"), *((name, "<f8") for name in UTILITIES)])
-WIDE_SLOT = np.dtype([*((name, "<u8") for name in IDS), ("at", "<i8"), *((name, "<f8") for name in UTILITIES),
-                      ("external", "<f8", (EXTERNALS,))])  # fmt: skip
+HEAD = [*((name, "<u8") for name in IDS), ("at", "<i8"), *((name, "<f8") for name in UTILITIES)]
+SLOT = np.dtype(HEAD)
+# What not every slot has: the sketch of its features, in steps of `scale` (NaN: none), and what a producer computed.
+SKETCHED = np.dtype([("scale", "<f4"), ("sketch", "i1", (SKETCH,))])
+EXTERNAL = np.dtype([("external", "<f8", (EXTERNALS,))])
+WIDE_SLOT = np.dtype([*HEAD, *EXTERNAL.descr])
+WHOLE_SLOT = np.dtype([*HEAD, *SKETCHED.descr, *EXTERNAL.descr])
+PARTS = {1: SKETCHED, 2: EXTERNAL}  # by the bit of the first byte that tells of them
 SLOTS = 4  # of two batches that count, and of two that are coming and must not destroy them; newest first
-EMPTY = np.array((0, 0, 0, -1, *(np.nan for _ in UTILITIES), [np.nan] * EXTERNALS), WIDE_SLOT)
-AT = 8 * len(IDS)  # where the time stands in a slot
+EMPTY = np.array((0, 0, 0, -1, *(np.nan for _ in UTILITIES), np.nan, [0] * SKETCH, [np.nan] * EXTERNALS), WHOLE_SLOT)
+NARROW = np.array((*[0] * (len(HEAD)), [np.nan] * EXTERNALS), WIDE_SLOT)
+AT = 1 + 8 * len(IDS)  # where the time stands in a row
 Slots = NDArray[np.void]
-# A row has as many slots as are in use. No length is that of two forms.
-FORMS = {form.itemsize * count: (form, count) for form in (SLOT, WIDE_SLOT) for count in range(1, SLOTS + 1)}
 
 
 def slots_of(values: Sequence[bytes | None]) -> Slots:
-    """The slots of score rows, (rows, SLOTS) of WIDE_SLOT; `EMPTY` where there is none."""
+    """The slots of score rows, (rows, SLOTS) of WHOLE_SLOT; `EMPTY` where there is none."""
     slots = np.full((len(values), SLOTS), EMPTY)
-    rows, places, found = said(values)
-    for name in found.dtype.names or ():
-        slots[name][rows, places] = found[name]
+    for which, count, parts in taken_apart(values):
+        for part in parts:
+            for name in part.dtype.names or ():
+                slots[name][which, :count] = part[name]
     return slots
 
 
 def said(values: Sequence[bytes | None]) -> tuple[NDArray[np.intp], NDArray[np.intp], Slots]:
     """All slots of score rows, one after the other: of which row each is, its place in it, and the slot.
 
-    They are of WIDE_SLOT if one is, and else of SLOT: most have no external utility, and there may be a million.
+    They are of WIDE_SLOT if one has external utilities, and else of SLOT: there may be a million.
     """
-    by_length: dict[int, list[int]] = {}
-    for row, value in enumerate(values):
-        if value is not None:
-            by_length.setdefault(len(value), []).append(row)
-    wide = any(FORMS[length][0] is WIDE_SLOT for length in by_length)
+    groups = [*taken_apart(values)]
+    wide = any(part.dtype == EXTERNAL for _, _, parts in groups for part in parts)
     rows, places, slots = [np.empty(0, np.intp)], [np.empty(0, np.intp)], [np.empty(0, WIDE_SLOT if wide else SLOT)]
-    for length, which in by_length.items():
-        form, count = FORMS[length]
-        found = np.frombuffer(b"".join(values[row] or b"" for row in which), form)
-        if wide and form is SLOT:
-            narrow, found = found, np.full(len(found), EMPTY)
-            for name in SLOT.names or ():
-                found[name] = narrow[name]
-        rows.append(np.repeat(np.array(which, np.intp), count))
+    for which, count, (found, *more) in groups:
+        found = found.reshape(-1)
+        if wide:
+            narrow, found = found, np.full(len(found), NARROW)
+            for part in (narrow, *(each.reshape(-1) for each in more if each.dtype == EXTERNAL)):
+                for name in part.dtype.names or ():
+                    found[name] = part[name]
+        rows.append(np.repeat(which, count))
         places.append(np.tile(np.arange(count), len(which)))
         slots.append(found)
     return np.concatenate(rows), np.concatenate(places), np.concatenate(slots)
 
 
+def taken_apart(values: Sequence[bytes | None]) -> Iterator[tuple[NDArray[np.intp], int, list[Slots]]]:
+    """Score rows, one form after the other: which they are, how many slots they have, their parts, (rows, slots)."""
+    alike: dict[tuple[int, int], list[int]] = {}
+    for row, value in enumerate(values):
+        if value is not None:
+            alike.setdefault((value[0], len(value)), []).append(row)
+    for (told, length), which in alike.items():
+        kinds = [SLOT, *(part for bit, part in PARTS.items() if told & bit)]
+        count = (length - 1) // sum(kind.itemsize for kind in kinds)
+        form: Any = np.dtype([("told", "u1"), *((f"part {n}", kind, (count,)) for n, kind in enumerate(kinds))])
+        found = np.frombuffer(b"".join(values[row] or b"" for row in which), form)
+        yield np.array(which, np.intp), count, [found[f"part {n}"] for n in range(len(kinds))]
+
+
+def sketches_of(values: Sequence[bytes | None], wanted: NDArray[np.uint64]) -> Sketches:
+    """The sketches of score rows, one for each: that of the slot of a batch, if there is one.
+
+    wanted: the batch of each, as `pairs` has them, (rows,).
+    """
+    found = Sketches.none(len(values))
+    for which, _, parts in taken_apart(values):
+        for part in parts:
+            if part.dtype == SKETCHED:
+                right = pairs(parts[0]) == wanted[which][:, None]
+                rows, slots = np.flatnonzero(right.any(axis=1)), right.argmax(axis=1)
+                found.values[which[rows]] = part["sketch"][rows, slots[rows]]
+                found.scale[which[rows]] = part["scale"][rows, slots[rows]]
+    return found
+
+
 def slot_values(slots: Slots) -> list[bytes | None]:
-    """The values of score rows, the other way round: narrow where no external utility is; none without a slot."""
-    wide = np.count_nonzero(np.isfinite(slots["external"]), axis=(1, 2)) > 0
-    narrow = np.empty(slots.shape, SLOT)
-    for name in SLOT.names or ():
-        narrow[name] = slots[name]
+    """The values of score rows, the other way round, without parts that say nothing; none without a slot."""
     counts = np.count_nonzero(slots["at"] >= 0, axis=1)
-    rows = zip(slots, narrow, wide, counts, strict=True)
-    return [(row if is_wide else small)[:count].tobytes() if count else None for row, small, is_wide, count in rows]
+    told = np.isfinite(slots["scale"]).any(axis=1) * 1 + np.isfinite(slots["external"]).any(axis=(1, 2)) * 2
+    values: list[bytes | None] = [None] * len(slots)
+    for count, parts in {*zip(counts.tolist(), told.tolist(), strict=True)}:
+        if not count:
+            continue
+        which = np.flatnonzero((counts == count) & (told == parts))
+        kinds = [SLOT, *(part for bit, part in PARTS.items() if parts & bit)]
+        form: Any = np.dtype([("told", "u1"), *((f"part {n}", kind, (count,)) for n, kind in enumerate(kinds))])
+        made = np.empty(len(which), form)
+        made["told"] = parts
+        for n, kind in enumerate(kinds):
+            for name in kind.names or ():
+                made[f"part {n}"][name] = slots[name][which, :count]
+        for row, value in zip(which.tolist(), made, strict=True):
+            values[row] = value.tobytes()
+    return values
 
 
 def newest(value: bytes) -> int:

@@ -140,13 +140,13 @@ class State:
 
 
 def declare(app: faust.App, settings: Settings, ends: AskEnds) -> State:
-    """The table `state-v2`; its changelog is one of the topics of streams/topics.py.
+    """The table `state-v3`; its changelog is one of the topics of streams/topics.py.
 
     Keys and values are bytes. All kinds of rows share it, told apart by a prefix: one changelog then keeps the rows of
     an event together and in order, and RocksDB's costs, which are per table and partition, are paid once.
     """
     table: Any = app.Table(
-        "state-v2",
+        "state-v3",
         partitions=settings.partitions,
         key_type=bytes,
         value_type=bytes,

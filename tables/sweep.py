@@ -45,7 +45,9 @@ class Sweep:
         images = [each[:HASH_BYTES] + bytes(MEDIUM_BYTES - HASH_BYTES) for each in told if not each[HASH_BYTES]]
         videos = [each[:HASH_BYTES] for each in told if each[HASH_BYTES]]
         yield from grouped(prefix_of(self.project, Kind.UPLOAD), wholes)
-        tasks = (heads(rows, prefix_of(self.project, kind), HASH_BYTES) for kind in (Kind.STATE, Kind.SCORE))
+        tasks = (
+            heads(rows, prefix_of(self.project, kind), HASH_BYTES) for kind in (Kind.STATE, Kind.SCORE, Kind.LABEL)
+        )
         yield from (prefix_of(self.project, Kind.SKIP) + each for each in wholes)
         for head in chain([prefix_of(self.project, Kind.GRANT)], *tasks):
             yield from grouped(head, images)

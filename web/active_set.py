@@ -121,10 +121,10 @@ class ActiveSets:
         """
         pool, looks, attempt = ranking.pool, LOOKS, asker.attempt
         for _ in range(TRIES + LOOKS):
-            places, made = await ranking.best(query.task_id, query.limit, self.now(), asker.user_id)
+            request_id = asker.request_id or uuid.uuid4().hex
+            places, made = await ranking.best(query.task_id, query.limit, self.now(), asker.user_id, request_id)
             partition.check()
             about = self.about(pool)
-            request_id = asker.request_id or uuid.uuid4().hex
             if places:
                 uploads = self._uploads(places, partition, pool.project_id)
                 picks = [
@@ -133,6 +133,7 @@ class ActiveSets:
                         rank=each.rank,
                         score=each.score,
                         uploaded_at=each.uploaded_at,
+                        choice=each.choice,
                     )
                     for each in places
                 ]
@@ -241,7 +242,7 @@ def why_none(order: Order) -> str:
     """Why nothing is found in an order."""
     ways = {
         "was skipped": len(order.best) > 0,
-        "is leased to somebody": order.taken > order.suggested,
+        "is leased to somebody": len(order.given) > order.suggested,
         "was suggested already": order.suggested > 0,
     }
     if not any(ways.values()):

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from msgspec import Meta
 
-from streams.events import State
+from streams.events import Chosen, State
 from streams.media import Id, Medium
 from tables.overview import Histogram, MediaCounts
 from tables.ranking import Reason, Tier
@@ -26,12 +26,13 @@ class TaskState(TypedDict):
 
 
 class Why(TypedDict):
-    """Where a medium stands, and why."""
+    """Where a medium stands, and why; and why it is in the set, unless that was decided before."""
 
     score: float
     rank: Rank
     tier: Tier
     reasons: list[Reason]
+    choice: Chosen | None
 
 
 class FrameWhy(Why):

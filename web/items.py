@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
 import orjson
 
 from streams.events import Task
@@ -76,4 +77,10 @@ def item(places: Sequence[Place], upload: UploadRow, pool: Pool, tasks: Sequence
 
 def why(place: Place) -> Why:
     """Where a medium stands and why."""
-    return {"score": place.score, "rank": place.rank, "tier": place.tier, "reasons": place.reasons}
+    return {
+        "score": place.score,
+        "rank": place.rank,
+        "tier": place.tier,
+        "reasons": place.reasons,
+        "choice": None if place.choice is None else msgspec.to_builtins(place.choice),
+    }

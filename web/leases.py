@@ -172,7 +172,7 @@ class Leases:
         """A lease with its media, and what is known of them now."""
         made = await ranking.made(lease.told.task_id, self.sets.now())
         has = left(lease, ranking.pool, self.sets.now())
-        places = ranking.found(made, {medium_bytes(pick.medium): (pick.rank, pick.score) for pick in has})
+        places = ranking.found(made, has)
         as_of = {**ranking.as_of(made), EVENTS: max(lease.offset, partition.progress.get(EVENTS, -1))}
         answer = self.sets.answer(places, ranking, partition, as_of, ANNOTATED)
         return {"lease": shown(lease, {place.medium for place in places}), **answer}

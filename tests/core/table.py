@@ -8,7 +8,8 @@ from agents.decide import Decider
 from streams.decode import decode
 from streams.media import Image
 from streams.record import Heard, Record
-from tables.ranking import Place, Ranking
+from tables.choosing import by_score
+from tables.ranking import Made, Place, Ranking
 from tables.rows import SWEEPS, Change, Kind, medium_bytes, prefix_of
 from tables.slots import slots_of
 from tables.sweep import Sweep
@@ -83,6 +84,13 @@ def picks(*images: str) -> list[dict[str, Any]]:
         {"medium": {"media_type": "image", "media_id": each}, "rank": n, "score": 0.0}
         for n, each in enumerate(images, 1)
     ]
+
+
+def top_of(ranking: Ranking, made: Made, limit: int, user_id: str | None = None) -> list[Place] | None:
+    """The best media of an order by score that may be annotated still; none if it is too old."""
+    asked = ranking.asked(made, NOW, user_id)
+    left = ranking.left(made, range(len(made.order.best)), limit, asked)
+    return None if left is None else ranking.still(made, by_score(left), asked)
 
 
 async def top(ranking: Ranking, task: str | None = "t", limit: int = 9999, now: int = NOW) -> list[Place]:

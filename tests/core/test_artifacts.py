@@ -39,7 +39,7 @@ def tensor(sent: ArrayLike) -> Tensor:
 def test_a_chunk_without_columns_has_only_its_media() -> None:
     event = inferred(media=[Image("m"), VideoFrame("v", 3), Image("m")])
 
-    assert columns(event) == Columns([Image("m"), VideoFrame("v", 3), Image("m")], [None] * 3, None, None, {}, 0)
+    assert columns(event) == Columns([Image("m"), VideoFrame("v", 3), Image("m")], [None] * 3, None, None, None, {}, 0)
 
 
 def test_a_whole_chunk_comes_through() -> None:

@@ -15,7 +15,7 @@ from tables.pool import Pool
 from tables.ranking import Order, Place, Ranking, order_of
 from tables.rows import SKIP, SKIPS, Kind, hashed, medium_bytes, pack_int, prefix_of
 from tables.scores import NEVER_SCORED, ranked
-from tests.core.table import NOW, Table, chunk, picks, top
+from tests.core.table import NOW, Table, chunk, picks, top, top_of
 
 PATIENCE_MS = 600_000
 
@@ -221,7 +221,7 @@ async def test_what_is_annotated_while_an_order_is_made_is_not_in_the_answer(slo
     made = await making
 
     assert len(made.order.best) == 3
-    assert [each.medium for each in ranking.top(made, 9, NOW) or []] == [medium_bytes(Image("m3"))]
+    assert [each.medium for each in top_of(ranking, made, 9) or []] == [medium_bytes(Image("m3"))]
 
 
 async def test_who_asks_later_is_answered_from_an_order_that_was_begun_later(slow: Gate) -> None:
@@ -238,7 +238,7 @@ async def test_who_asks_later_is_answered_from_an_order_that_was_begun_later(slo
     slow.set()
 
     one, two = await first, await second
-    assert [len(ranking.top(each, 9, NOW) or []) for each in (one, two)] == [1, 2]
+    assert [len(top_of(ranking, each, 9) or []) for each in (one, two)] == [1, 2]
     assert [ranking.as_of(each)["media_uploads"] for each in (one, two)] == [0, 1]
 
 
@@ -341,7 +341,7 @@ async def test_an_order_of_which_many_have_gone_is_made_again_and_not_walked(mon
     await table.hears("media_deletions", dataset_storage_id="s", media=media, timestamp=NOW + 1)
     ranking.update(table.scan(prefix_of("p")))
 
-    assert ranking.top(made, 9, NOW) is None
+    assert top_of(ranking, made, 9) is None
     assert [each.medium for each in await top(ranking)] == [medium_bytes(Image("m9"))]
 
 
@@ -354,13 +354,13 @@ async def test_a_rank_told_from_an_old_order_is_the_place_among_those_that_are_l
     table = await told(*named.values())
     ranking = ranking_of(table)
     made = await ranking.made("t", NOW)
-    media = [each.medium for each in ranking.top(made, 9, NOW) or []]
+    media = [each.medium for each in top_of(ranking, made, 9) or []]
 
     await table.hears("annotation_updates", media_id=named[media[0]], states={"t": "annotated"})
     await table.hears("active_set_events", change="granted", request_id="r", media=picks(named[media[2]]))
     ranking.update(table.scan(prefix_of("p")))
 
-    ranks = {each.medium: each.rank for each in ranking.top(made, 9, NOW) or []}
+    ranks = {each.medium: each.rank for each in top_of(ranking, made, 9) or []}
     assert [ranking.rank(made, each, NOW) for each in media] == [ranks.get(each) for each in media]
     assert [*ranks.values()] == [*range(1, 8)]
 
@@ -438,7 +438,7 @@ async def test_what_is_hidden_is_not_looked_at_one_by_one(monkeypatch: pytest.Mo
     monkeypatch.setattr(Pool, "skipped", None)
     monkeypatch.setattr(Pool, "eligible", None)
 
-    ranked = {user: [each.medium for each in ranking.top(made, 99, NOW, user) or []] for user in (None, "ann", "bob")}
+    ranked = {user: [each.medium for each in top_of(ranking, made, 99, user) or []] for user in (None, "ann", "bob")}
 
     assert ranked[None] == [medium_bytes(Image("m0"))]
     assert [len(each) for each in ranked.values()] == [1, 1 + 16, 1 + 16]
@@ -453,7 +453,7 @@ async def test_where_all_of_an_order_have_gone_it_is_made_again_before_that_is_s
     await table.hears("annotation_updates", media_id="m1", states={"t": "annotated"})
     ranking.update(table.scan(prefix_of("p")))
 
-    assert ranking.top(made, 9, NOW) is None
+    assert top_of(ranking, made, 9) is None
     assert len(await top(ranking)) == 1
 
 
@@ -482,7 +482,7 @@ async def test_a_task_that_is_new_counts_for_what_is_answered_from_an_older_orde
     await table.hears("annotation_updates", media_id="m1", states={"t2": "annotated"})
     ranking.update(table.scan(prefix_of("p")))
 
-    assert [each.medium for each in ranking.top(made, 9, NOW) or []] == [medium_bytes(Image("m2"))]
+    assert [each.medium for each in top_of(ranking, made, 9) or []] == [medium_bytes(Image("m2"))]
 
 
 async def test_a_frame_that_a_newer_stride_leaves_out_is_not_answered_from_an_older_order() -> None:
@@ -496,5 +496,5 @@ async def test_a_frame_that_a_newer_stride_leaves_out_is_not_answered_from_an_ol
     await table.hears("media_uploads", dataset_storage_id="s", media=again, timestamp=NOW + 1)
     ranking.update(table.scan(prefix_of("p")))
 
-    frames = [int.from_bytes(each.medium[8:], "big") for each in ranking.top(made, 100, NOW) or []]
+    frames = [int.from_bytes(each.medium[8:], "big") for each in top_of(ranking, made, 100) or []]
     assert sorted(frames) == [0, 50]

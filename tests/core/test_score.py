@@ -16,12 +16,14 @@ def columns(
     labels: list[str | None] | None = None,
     probabilities: object = None,
     features: object = None,
+    passes: object = None,
     utilities: dict[str, list[float]] | None = None,
 ) -> Columns:
     return Columns(
         [*media],
         labels or [None] * len(media),
         None if probabilities is None else np.array(probabilities, dtype=np.float64),
+        None if passes is None else np.array(passes, dtype=np.float64),
         None if features is None else np.array(features, dtype=np.float64),
         {name: np.array(column) for name, column in (utilities or {}).items()},
         0,

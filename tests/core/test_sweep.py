@@ -50,7 +50,7 @@ async def tell(table: Table, at: int, project: str = "p", images: int = 3) -> No
         for frame in frames:
             await table.hears("annotation_updates", states={task: "none"}, **frame, **about)
     await table.hears("annotation_updates", media_id="m0", states={"t": "annotated"}, **about)
-    half = {**chunk("a", "m1", subset="seen", last=False), **about, "batch_id": "half"}
+    half = {**chunk("a", "m1", subset="seen", last=False, labels=["l"]), **about, "batch_id": "half"}
     await table.hears("inference_artifacts", **half)
     granted = [*picks("m0", "m2"), {"medium": frames[1], "rank": 3, "score": 0.5}]
     suggested = [{**each, "uploaded_at": at} for each in granted]

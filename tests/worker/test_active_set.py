@@ -106,6 +106,7 @@ async def test_why_a_medium_was_chosen_is_told(house: House) -> None:
         "score": 0.0,
         "rank": 1,
         "tier": "active_model",
+        "choice": {"by": "score", "without_features": True},
         "reasons": [
             {
                 "task_id": TASK,
