@@ -10,7 +10,7 @@ export OPENBLAS_NUM_THREADS := 1
 export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test bench check format schemas lock clean
+.PHONY: help demo serve test simulate bench check format schemas lock clean
 
 help: ## tell what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ serve: $(READY) ## run a local Kafka and one worker until Ctrl-C (ACTIVESET_BROK
 
 test: $(READY) ## run all tests, on a real Kafka that they start themselves
 	@$(PY) -m pytest
+
+simulate: $(READY) ## what choosing saves, on digits, through a real Kafka: some minutes (ARGS="--help" tells more)
+	@exec $(PY) -m agents simulate $(ARGS)
 
 bench: $(READY) ## what a row of artifacts costs, against plain Faust: half a minute
 	@exec $(PY) -m tests.bench

@@ -32,9 +32,23 @@ def main(arguments: list[str]) -> int:
         "with ACTIVESET_. ACTIVESET_BROKER must name a Kafka; `make serve` starts one of its own.",
     )
     looks(commands)
+    simulate = commands.add_parser(
+        "simulate",
+        help="simulate what choosing saves, against labels by lot",
+        description="Whole rounds of training, asking and labelling, through a worker and a real Kafka that it starts "
+        "(ACTIVESET_BROKER names another one), or in this process. It prints a table, and writes a CSV and a chart.",
+    )
+    if arguments[:1] == ["simulate"]:  # others need not wait for scikit-learn
+        from agents import simulations
+
+        simulations.arguments(simulate)
     given = parser.parse_args(arguments)
     try:
         settings = Settings.from_environ(os.environ)
+        if given.command == "simulate":
+            from agents import simulations
+
+            return simulations.main(given, settings)
         if given.command not in WITHOUT_KAFKA and not settings.broker:
             raise BadSettings(
                 "ACTIVESET_BROKER must be host:port of a Kafka, and is not set; `make serve` starts one of its own"

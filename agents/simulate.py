@@ -14,7 +14,6 @@ from typing import Any
 import aiohttp
 import msgspec
 import numpy as np
-from aiokafka import AIOKafkaProducer
 
 from agents.decide import Decider
 from agents.trials import MODELS, Data, Start
@@ -112,7 +111,7 @@ class InProcess(Service):
         self.rows, self.ranking = Rows(), Ranking(project_id, patience_ms=0)
         self._offset, self._decider = -1, Decider(lambda *_: None)
 
-    async def _connect(self) -> AIOKafkaProducer | None:
+    async def _connect(self) -> Any:
         return None
 
     async def _send(self, records: Sequence[Record]) -> int | None:
