@@ -14,6 +14,7 @@ from typing import Any
 import aiohttp
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from agents.decide import Decider
 from agents.trials import MODELS, Data, Start
@@ -64,6 +65,10 @@ class Service(Producer):
 
     def __init__(self, broker: str, project_id: str, prefix: str = "") -> None:
         super().__init__(broker, workspace_id=WORKSPACE, project_id=project_id, prefix=prefix)
+
+    def bring(self, media: Sequence[str], features: NDArray[np.float64]) -> Receipt:
+        """Features of media, before any model: what is typical is chosen first then."""
+        return self.infer(TASK, "features", unseen=Artifacts(media=media, features=features.astype(np.float32)))
 
     def chosen(self, limit: int, annotators: int) -> list[list[str]]:
         """The media that are to be labelled now, of each annotator."""

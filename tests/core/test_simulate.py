@@ -1,0 +1,142 @@
+"""What choosing saves, in this process: a few seeds, with margins so wide that only a fault closes them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from agents import results
+from agents.simulate import InProcess, Run, Trial, learning, project_of, simulate
+from agents.trials import Data, digits, wdbc
+from streams.errors import BadSettings
+
+DIGITS = digits()
+
+
+def runs(trial: Trial, strategy: str, seeds: int) -> list[Run]:
+    return [
+        simulate(trial, strategy, seed, InProcess(project_of(trial, strategy, seed)), lambda *_: None)
+        for seed in range(seeds)
+    ]
+
+
+def area(done: list[Run]) -> float:
+    return float(np.mean([run.area for run in done]))
+
+
+def trial(data: Data = DIGITS, *, batch: int = 10, budget: int = 120, first: str = "2x", annotators: int = 1) -> Trial:
+    return Trial(data, data.model, first, batch, budget, annotators)
+
+
+@pytest.mark.timeout(120)
+def test_chosen_digits_need_far_fewer_labels_than_those_by_lot() -> None:
+    chosen, margin, by_lot = (runs(trial(), strategy, 4) for strategy in ("balanced", "margin", "random"))
+
+    assert area(chosen) > area(by_lot) + 0.03
+    assert area(chosen) > area(margin) + 0.003
+    assert np.median([run.labels_to(0.9) for run in chosen]) <= 70
+
+
+def test_the_same_simulation_gives_the_same_media() -> None:
+    first, second = (runs(trial(budget=60), "balanced", 1)[0] for _ in range(2))
+
+    assert first.labelled == second.labelled
+    assert first.curve == second.curve
+
+
+def test_two_who_lease_side_by_side_learn_as_much_as_one() -> None:
+    alone, together = (runs(trial(annotators=each), "balanced", 4) for each in (1, 2))
+
+    assert abs(area(alone) - area(together)) < 0.02
+    assert all(len({*run.labelled}) == len(run.labelled) == 120 for run in together)
+
+
+@pytest.mark.timeout(120)
+def test_a_class_that_is_rare_gets_more_labels_than_by_lot_and_still_more_by_quotas() -> None:
+    rare = trial(DIGITS.thinned("3:0.05"), first="20", budget=100)
+
+    shares = {
+        strategy: float(np.mean([run.share_of(3, 100) for run in runs(rare, strategy, 4)]))
+        for strategy in ("random", "balanced", '{"quotas": "uniform"}')
+    }
+
+    by_lot, chosen, by_quota = shares.values()
+    assert chosen > 1.2 * by_lot
+    assert by_quota > 1.5 * by_lot
+
+
+def test_ten_labels_before_any_model_cover_most_classes() -> None:
+    covered = []
+    for seed in range(4):
+        start, service = DIGITS.begun(seed), InProcess(f"cold-{seed}")
+        with service:
+            service.project([{"task_id": "task", "task_type": "classification"}])
+            media = [str(n) for n in range(len(start.classes))]
+            service.upload(media)
+            service.bring(media, start.features)
+            [chosen] = service.chosen(10, 1)
+        covered.append(len({*start.classes[[int(each) for each in chosen]].tolist()}))
+
+    assert np.mean(covered) >= 8
+
+
+def test_breast_cancer_is_learnt_from_margins_one_at_a_time() -> None:
+    one = trial(wdbc(), batch=1, budget=60, first="20")
+
+    assert area(runs(one, "margin", 3)) > area(runs(one, "random", 3))
+
+
+@pytest.mark.parametrize(
+    ("strategy", "told"),
+    [
+        ("balanced", {"preset": "balanced"}),
+        ("entropy", {"preset": "uncertainty", "extractors": {"entropy": 1.0}}),
+        ('{"quotas": "uniform"}', {"quotas": "uniform"}),
+    ],
+)
+def test_a_strategy_is_a_preset_an_extractor_or_what_a_task_may_say(strategy: str, told: dict[str, object]) -> None:
+    found = learning(strategy)
+
+    assert {name: getattr(found, name) for name in told} == told
+
+
+@pytest.mark.parametrize("strategy", ["best", "external:x", "{", '{"explore": 2}', ""])
+def test_a_strategy_that_is_none_is_told(strategy: str) -> None:
+    with pytest.raises(BadSettings, match="--strategy must be"):
+        learning(strategy)
+
+
+def test_a_users_own_data_are_read_and_what_is_none_is_told(tmp_path: Path) -> None:
+    np.savez(tmp_path / "mine.npz", X=np.eye(4), y=["b", "a", "b", "a"])
+    np.savez(tmp_path / "odd.npz", X=np.eye(4), y=[1, 2])
+
+    mine = Data.of_file(tmp_path / "mine.npz")
+
+    assert (mine.name, mine.features.shape, mine.classes.tolist()) == ("mine", (4, 4), [1, 0, 1, 0])
+    for name in ("odd.npz", "none.npz"):
+        with pytest.raises(BadSettings, match="--npz must"):
+            Data.of_file(tmp_path / name)
+
+
+@pytest.mark.parametrize("told", ["3", "x:0.1", "3:2", "3:0.9", "12:0.1"])
+def test_a_class_that_cannot_be_thinned_so_is_told(told: str) -> None:
+    with pytest.raises(BadSettings, match="--thin must"):
+        DIGITS.thinned(told)
+
+
+def test_results_are_told_in_a_table_a_csv_and_a_chart(tmp_path: Path) -> None:
+    done = [Run("balanced", seed, [(20, 0.8), (30, 0.9)], list(range(30)), [seed] * 30) for seed in (0, 1)] + [
+        Run("random", 0, [(20, 0.7), (30, 0.8)], list(range(30)), [0] * 30)
+    ]
+
+    [chosen, by_lot] = results.summaries(done, [0.9], 1)
+    results.write(done, tmp_path / "a.csv")
+    results.draw(done, "title", tmp_path / "a.png")
+
+    assert chosen == ("balanced", pytest.approx(0.85), 0.0, [30], 0.5)
+    assert (by_lot.labels_to, by_lot.share) == ([float("inf")], 0.0)
+    assert (tmp_path / "a.csv").read_text().splitlines()[:2] == [
+        "strategy,seed,labels,accuracy",
+        "balanced,0,20,0.800000",
+    ]
+    assert (tmp_path / "a.png").stat().st_size > 0
