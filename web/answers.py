@@ -108,10 +108,10 @@ class ChangedLease(TypedDict):
 
 
 class MediumTold(TypedDict):
-    """A medium: whether it may be had, its rank in the safe active set if it may, and why.
+    """A medium: whether it may be had, its rank by score if it may, and why.
 
     state: `annotated` in all tasks, or in the one that was asked for; `begun` if it is not, and was worked on so far
-        that nobody is given it.
+        that nobody is given it. choice: why it is in the safe active set of 100; none if it is not.
     """
 
     medium: Medium
@@ -121,6 +121,7 @@ class MediumTold(TypedDict):
     score: float
     tier: Tier
     reasons: list[Reason]
+    choice: Chosen | None
     annotation_state_per_task: list[TaskState]
     as_of: AsOf
     lag: Lag

@@ -82,5 +82,10 @@ def why(place: Place) -> Why:
         "rank": place.rank,
         "tier": place.tier,
         "reasons": place.reasons,
-        "choice": None if place.choice is None else msgspec.to_builtins(place.choice),
+        "choice": choice(place),
     }
+
+
+def choice(place: Place) -> Any:
+    """Why a medium is in a set; none if that is not known."""
+    return None if place.choice is None else msgspec.to_builtins(place.choice)

@@ -16,6 +16,8 @@ from tables.ranking import Made, Ranking, rule
 from tables.rows import FOREVER, medium_bytes
 from web.active_set import ActiveSets
 from web.answers import LabelCount, MediumTold, ProjectTold, TaskTold
+from web.items import choice
+from web.query import LIMIT
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,9 @@ class Reasons:
             raise UnknownMedium(f"there is no such medium: it {why}") from why
         partition = self.sets.home(project)
         ranking = await partition.ranking(project)
-        made, key = await ranking.made(task_id, self.sets.now()), medium_bytes(named)
+        chosen, made = await ranking.best(task_id, LIMIT, self.sets.now())
         partition.check()
+        key = medium_bytes(named)
         pool, now = ranking.pool, self.sets.now()
         place = ranking.place(made, key)
         if place is None:
@@ -52,6 +55,7 @@ class Reasons:
             "score": place.score,
             "tier": place.tier,
             "reasons": place.reasons,
+            "choice": next((choice(each) for each in chosen if each.medium == key), None),
             "annotation_state_per_task": [
                 {"task_id": task.task_id, "state": pool.state(task.task_id, key)} for task in pool.project.tasks
             ],

@@ -71,7 +71,7 @@ ACTIVE_SET = Route(
 )
 MEDIUM = Route(
     "/v1/projects/{project}/media/{medium}",
-    "a medium, `image:<id>` or `frame:<video id>:<index>`: whether it may be had, its rank in the project or in "
+    "a medium, `image:<id>` or `frame:<video id>:<index>`: whether it may be had, its rank by score in the project or in "
     "`task_id`, and why: score, tier, and of each task utilities, label, model, and when it was scored",
     "GetMedium",
     MediumTold,

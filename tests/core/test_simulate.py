@@ -133,7 +133,7 @@ def test_results_are_told_in_a_table_a_csv_and_a_chart(tmp_path: Path) -> None:
     results.write(done, tmp_path / "a.csv")
     results.draw(done, "title", tmp_path / "a.png")
 
-    assert chosen == ("balanced", pytest.approx(0.85), 0.0, [30], 0.5)
+    assert tuple(chosen) == ("balanced", pytest.approx(0.85), 0.0, [30], 0.5)
     assert (by_lot.labels_to, by_lot.share) == ([float("inf")], 0.0)
     assert (tmp_path / "a.csv").read_text().splitlines()[:2] == [
         "strategy,seed,labels,accuracy",

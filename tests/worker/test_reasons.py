@@ -48,6 +48,7 @@ async def test_a_medium_tells_where_it_stands_and_why(client: Client, house: Hou
         "rank": 2,
         "score": pytest.approx(2 / 3),
         "tier": "active_model",
+        "choice": {"by": "score"},
         "annotation_state_per_task": [{"task_id": TASK, "state": "none"}],
         "lag": {},
     }
