@@ -1,11 +1,16 @@
+from inspect import signature
+
 import numpy as np
 import pytest
 
+from agents import extractors
 from agents.extractors import Seen
-from agents.score import score, seen_of
+from agents.score import given_of, score, seen_of
 from streams.artifacts import Columns
+from streams.events import EXTRACTORS
 from streams.media import Image, Medium
 from tables.rows import number_of
+from tables.sketches import Sketches
 
 M1, M2 = Image("m1"), Image("m2")
 SEEN = Seen(np.array([[-5.0, 0.0], [0.0, 0.1], [5.0, 0.0]]), [number_of("a")] * 3)
@@ -94,3 +99,87 @@ def test_a_chunk_without_rows_has_no_scores() -> None:
     scored = score(columns(probabilities=np.empty((0, 2)), features=np.empty((0, 2))), SEEN, multi_label=False)
 
     assert scored.labels == {}
+
+
+@pytest.mark.parametrize("name", EXTRACTORS)
+def test_every_extractor_is_a_function_of_its_name_that_asks_for_what_a_chunk_may_give(name: str) -> None:
+    given = given_of(columns(M1), None, multi_label=False)
+
+    assert signature(getattr(extractors, name)).parameters.keys() <= given.keys()
+
+
+def test_passes_allow_what_probabilities_alone_do_not() -> None:
+    passes = [[[1.0, 0.0], [0.0, 1.0]]]
+    both = score(columns(M1, probabilities=[[0.5, 0.5]], passes=passes), None, multi_label=False)
+    one = score(columns(M1, probabilities=[[0.5, 0.5]]), None, multi_label=False)
+
+    assert {name for name in EXTRACTORS if np.isfinite(both.utilities[name]).all()} == {
+        "margin",
+        "least_confidence",
+        "entropy",
+        "bald",
+        "vote_entropy",
+    }
+    assert both.utilities["bald"] == pytest.approx([np.log(2)])
+    assert np.isnan(one.utilities["bald"]).all()
+
+
+def test_novelty_costs_and_is_found_only_where_it_is_asked_for() -> None:
+    features = columns(M1, features=[[5.0, 7.0]])
+
+    without = score(features, SEEN, multi_label=False)
+    found = score(features, SEEN, multi_label=False, novelty=True)
+
+    assert np.isnan(without.utilities["novelty"]).all()
+    assert found.utilities["novelty"] == pytest.approx([7.0])
+
+
+def test_seen_features_of_another_length_are_those_of_another_model() -> None:
+    scored = score(columns(M1, features=[[1.0, 2.0, 3.0]]), SEEN, multi_label=False, novelty=True)
+
+    assert np.isnan([*scored.utilities.values()]).all()
+    assert scored.failed == 0
+
+
+def test_of_a_medium_counts_the_largest_of_each_utility_and_what_the_leading_region_is() -> None:
+    regions = columns(
+        M1,
+        M1,
+        M2,
+        labels=["cat", "dog", "bird"],
+        probabilities=[[0.6, 0.4, 0.0], [0.6, 0.2, 0.2], [1.0, 0.0, 0.0]],
+        features=[[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]],
+    )
+
+    scored = score(regions, None, multi_label=False)
+
+    # The margin leads: the entropy of the second region is larger, and is told as well.
+    assert scored.labels == {M1: "cat", M2: "bird"}
+    assert scored.utilities["margin"] == pytest.approx([0.8, 0.0])
+    assert scored.utilities["entropy"] == pytest.approx([0.9503 / np.log(3), 0.0], abs=1e-4)
+    wanted = Sketches.of(np.array([[1.0, 2.0], [5.0, 6.0]]))
+    assert scored.sketches.values.tolist() == wanted.values.tolist()
+    assert scored.sketches.scale.tolist() == wanted.scale.tolist()
+
+
+def test_without_probabilities_the_region_with_the_largest_error_leads() -> None:
+    regions = columns(M1, M1, labels=["b", "a"], features=[[1.0, 9.0], [1.0, 3.0]])
+
+    scored = score(regions, SEEN, multi_label=False)
+
+    # `b` was never seen, which reconstructs perfectly.
+    assert scored.labels == {M1: "a"}
+    assert scored.sketches.values.tolist() == Sketches.of(np.array([[1.0, 3.0]])).values.tolist()
+
+
+def test_without_features_there_is_no_sketch() -> None:
+    scored = score(columns(M1, M2, probabilities=[[0.5, 0.5]] * 2), None, multi_label=False)
+
+    assert scored.sketches.there.tolist() == [False, False]
+
+
+def test_of_many_labels_a_certain_one_and_an_undecided_one_are_half_undecided() -> None:
+    scored = score(columns(M1, probabilities=[[1.0, 0.5]], passes=[[[1.0, 0.5]] * 2]), None, multi_label=True)
+
+    told = {name: utility.tolist() for name, utility in scored.utilities.items() if np.isfinite(utility).all()}
+    assert told == {"margin": [0.5], "least_confidence": [0.5], "entropy": [0.5], "bald": [0.0], "vote_entropy": [0.0]}
