@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -98,6 +100,5 @@ def test_more_steps_never_lie_farther_from_the_points(seed: int, rows: int, coun
     inertia = [float((clusters(own, weights, begin, count, steps)[1] * weights).sum()) for steps in range(6)]
 
     # Centres are whole numbers: what rounding adds is at most a quarter for each of their numbers.
-    assert all(
-        after <= before + SKETCH / 4 * weights.sum() for before, after in zip(inertia, inertia[1:], strict=False)
-    )
+    allowed = SKETCH / 4 * weights.sum()
+    assert all(after <= before + allowed for before, after in pairwise(inertia))
