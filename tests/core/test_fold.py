@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from agents import fold as folds
 from streams.errors import MalformedEvent
 from streams.media import Image
-from tables.rows import GRANT, Kind, hashed, medium_bytes, number_of
+from tables.rows import GRANT, LABEL, Kind, hashed, medium_bytes, number_of
 from tests.core.table import NOW, Table, chunk, picks
 
 
@@ -136,6 +136,42 @@ async def test_unseen_rows_are_measured_against_the_seen_ones_of_their_batch() -
     await table.hears("inference_artifacts", **chunk("a", "m1", chunk=1, features=[[1.0, 5.0]]))
 
     assert table.slots("m1")["fre_class_agnostic"][0] == pytest.approx((5 - 0.1 / 3) ** 2, rel=1e-4)
+
+
+def labels_of(table: Table) -> dict[bytes, int]:
+    """What people said of media, by task and medium."""
+    return {key: int(np.frombuffer(row, LABEL)["label"][0]) for key, row in table.kind(Kind.LABEL).items()}
+
+
+async def test_the_labels_that_seen_media_have_are_kept_also_when_their_batch_has_ended() -> None:
+    table = Table()
+    about = {"subset": "seen", "last": False, "labels": ["cat", None, "dog", "cat"]}
+    await table.hears("inference_artifacts", **chunk("a", "m1", "m2", "m3", "m3", **about))  # m3 in two regions
+    await table.hears("inference_artifacts", **chunk("a", "m4", chunk=1, labels=["cat"]))
+
+    task, (m1, m3) = hashed("t"), (medium_bytes(Image(each)) for each in ("m1", "m3"))
+    assert table.kind(Kind.REFERENCE) == {}
+    assert labels_of(table) == {task + m1: number_of("cat"), task + m3: number_of("dog")}
+
+
+async def test_of_two_labels_of_a_medium_the_later_one_counts_in_whatever_order_they_come() -> None:
+    for order in ((NOW, NOW + 1), (NOW + 1, NOW)):
+        table = Table()
+        for at in order:
+            about = {"subset": "seen", "labels": [f"said at {at}"], "timestamp": at, "batch_id": f"b{at}"}
+            await table.hears("inference_artifacts", **chunk("a", "m1", **about))
+
+        assert [*labels_of(table).values()] == [number_of(f"said at {NOW + 1}")]
+
+
+async def test_a_label_goes_with_its_medium() -> None:
+    table = Table()
+    await table.hears("inference_artifacts", **chunk("a", "m1", subset="seen", labels=["cat"]))
+    await table.hears("media_deletions", dataset_storage_id="s", media=[image(1)], timestamp=NOW + 1)
+
+    table.sweep()
+
+    assert labels_of(table) == {}
 
 
 async def test_features_of_another_length_than_their_batchs_are_refused_with_their_chunk() -> None:

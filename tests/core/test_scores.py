@@ -1,9 +1,14 @@
+import inspect
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
+from agents import extractors
+from agents.extractors import Seen
+from streams.events import EXTRACTORS
 from streams.media import Image
 from tables.ranking import Place, Ranking
 from tables.rows import medium_bytes, prefix_of
@@ -363,3 +368,130 @@ async def test_an_external_utility_of_which_no_medium_has_any_gives_no_score() -
     await table.hears("inference_artifacts", **chunk("model", "m0", chunk=1))
 
     assert await scores(table, ["m0"]) == [NEVER_SCORED]
+
+
+def one_of_each(name: str, given: dict[str, Any]) -> "NDArray[np.float64]":
+    """What an extractor says of the same media, without a batch, a fold or a table."""
+    function = getattr(extractors, name)
+    found = function(*(given[each] for each in inspect.signature(function).parameters if each != "multi_label"))
+    utility: NDArray[np.float64] = found[0] if isinstance(found, tuple) else found
+    return utility
+
+
+async def test_a_project_that_names_an_extractor_ranks_by_it_at_once_without_another_inference() -> None:
+    random, images = np.random.default_rng(5), [f"i{n}" for n in range(20)]
+    passes, labels = random.dirichlet(np.ones(4), size=(20, 5)), random.choice([*"AB"], 20).tolist()
+    seen, features = random.normal(size=(30, 6)) * np.geomspace(1, 0.01, 6), random.normal(size=(20, 6))
+    table, of_seen = Table(), random.choice([*"AB"], 30).tolist()
+    await told(table, *images)
+    about = {"subset": "seen", "last": False, "features": seen.tolist(), "labels": of_seen, **ONLY_FEATURES}
+    await table.hears("inference_artifacts", **chunk("model", *(f"s{n}" for n in range(30)), **about))
+    about = {"chunk": 1, "features": features.tolist(), "labels": labels, "novelty": True}
+    await table.hears("inference_artifacts", **chunk("model", *images, probabilities=passes.tolist(), **about))
+    given = {
+        "probabilities": passes.mean(axis=1),
+        "passes": passes,
+        "features": features,
+        "labels": labels,
+        "seen": Seen(seen, of_seen),
+    }
+
+    orders = set()
+    for name in EXTRACTORS:
+        learning = {"tasks": {"t": {"extractors": {name: 1}, "stratify": False}}}
+        await told(table, active_learning=learning)
+        utility = one_of_each(name, given)
+        votes = utility.round(9).tolist()
+
+        found = await scores(table, images)
+
+        if len({*votes}) == len(votes):
+            assert found == pytest.approx(np.argsort(np.argsort(-utility)) / 20)
+        order = sorted(range(20), key=lambda n: found[n])
+        assert [votes[n] for n in order] == sorted(votes, reverse=True)
+        [first, *_] = await places(table)
+        assert first.reasons[0]["extractors"] == {name: {"utility": pytest.approx(utility.max()), "score": 0.0}}
+        orders.add(tuple(order))
+
+    assert len(orders) == len(EXTRACTORS)  # each has an order of its own here
+
+
+@pytest.mark.parametrize(
+    ("passes", "gain", "votes"),
+    [
+        ([[[0.9, 0.1]], [[0.6, 0.4]]], [0.0, 0.0], [0.0, 0.0]),
+        ([[[1, 0], [0, 1]], [[0.5, 0.5], [0.5, 0.5]]], [np.log(2), 0.0], [np.log(2), 0.0]),
+    ],
+)
+async def test_passes_that_come_as_probabilities_tell_how_much_they_disagree(
+    passes: list[Any], gain: list[float], votes: list[float]
+) -> None:
+    table = Table()
+    both = {"extractors": {"bald": 1, "vote_entropy": 1}}
+    await told(table, "m0", "m1", active_learning={"tasks": {"t": both}})
+
+    await table.hears("inference_artifacts", **chunk("model", "m0", "m1", probabilities=passes, labels=["a", "a"]))
+
+    found = {place.medium: place.reasons[0]["extractors"] for place in await places(table)}
+    for image, *wanted in zip(("m0", "m1"), gain, votes, strict=True):
+        utilities = found[medium_bytes(Image(image))]
+        assert [utilities[name]["utility"] for name in ("bald", "vote_entropy")] == pytest.approx(wanted)
+
+
+async def test_one_pass_without_an_axis_for_passes_tells_nothing_of_disagreement() -> None:
+    table = Table()
+    await told(table, "m0", active_learning={"tasks": {"t": {"extractors": {"bald": 1}}}})
+
+    await table.hears("inference_artifacts", **chunk("model", "m0", probabilities=margins(0.5), labels=["a"]))
+
+    assert await scores(table, ["m0"]) == [NEVER_SCORED]
+
+
+@pytest.mark.parametrize(
+    ("where", "score", "utility", "rank"),
+    [("highest", 0.0, 0.9, (1, 2)), ("neutral", 0.4, 0.5, (3, 4)), ("lowest", 0.8, 0.1, (5, 6))],
+)
+async def test_media_in_which_the_model_found_nothing_stand_where_the_task_says(
+    where: str, score: float, utility: float, rank: tuple[int, int]
+) -> None:
+    table = Table()
+    await told(table, *IMAGES, "blind", active_learning={"tasks": {"t": {"no_prediction": where}}})
+    about = {
+        "labels": ["a"] * 5,
+        "probabilities": margins(0.9, 0.7, 0.5, 0.3, 0.1),
+        "no_prediction": [{"media_type": "image", "media_id": "blind"}],
+    }
+
+    await table.hears("inference_artifacts", **chunk("model", *IMAGES, **about))
+
+    [blind] = [each for each in await places(table) if each.medium == medium_bytes(Image("blind"))]
+    assert (blind.score, blind.rank in rank) == (pytest.approx(score), True)
+    assert blind.reasons[0]["extractors"]["margin"]["utility"] == pytest.approx(utility)
+    assert await scores(table, IMAGES) == pytest.approx([0.0, 0.2, 0.4, 0.6, 0.8])
+
+
+async def test_uncertainty_ranks_all_labels_together_and_balanced_each_by_itself() -> None:
+    table, by_preset = Table(), {}
+    await told(table, *IMAGES[:4])
+    about = {"labels": [*"aaab"], "probabilities": margins(0.9, 0.8, 0.7, 0.1)}
+    await table.hears("inference_artifacts", **chunk("model", *IMAGES[:4], **about))
+
+    for preset in ("uncertainty", "balanced"):
+        await told(table, active_learning={"preset": preset})
+        by_preset[preset] = await scores(table, IMAGES[:4])
+
+    assert by_preset["uncertainty"] == [0.0, 0.25, 0.5, 0.75]
+    assert by_preset["balanced"] == pytest.approx([0.0, 1 / 3, 2 / 3, 0.0])
+
+
+async def test_at_random_nothing_is_scored_but_by_extractors_that_are_named() -> None:
+    table = Table()
+    await told(table, *IMAGES[:2], active_learning={"preset": "random"})
+    about = {"labels": [*"aa"], "probabilities": margins(0.1, 0.9)}
+    await table.hears("inference_artifacts", **chunk("model", *IMAGES[:2], **about))
+    assert await scores(table, IMAGES[:2]) == [NEVER_SCORED] * 2
+
+    named = {"preset": "random", "tasks": {"t": {"extractors": {"entropy": 1}}}}
+    await told(table, active_learning=named)
+
+    assert await scores(table, IMAGES[:2]) == [0.5, 0.0]

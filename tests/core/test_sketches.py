@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,7 +16,7 @@ def told(sketches: Sketches) -> tuple[bytes, bytes]:
     return sketches.values.tobytes(), sketches.scale.tobytes()
 
 
-def apart(rows: Floats) -> Floats:
+def apart(rows: NDArray[Any]) -> Floats:
     """How far each row is from each other."""
     found: Floats = np.linalg.norm(rows[:, None] - rows[None], axis=2)
     return found
@@ -34,7 +36,7 @@ def test_what_is_kept_is_as_far_apart_as_the_features_but_for_some_percent(lengt
 
     sketches = Sketches.of(features)
 
-    kept, real = apart(sketches.values * sketches.scale[:, None].astype(np.float64)), apart(features)
+    kept, real = apart(sketches.values * sketches.scale.astype(np.float64)[:, None]), apart(features)
     off = np.abs(kept / np.where(real > 0, real, 1) - 1)[~np.eye(60, dtype=bool)]
     if length > SKETCH:  # of a projection to 64 numbers it is about 1 / sqrt(2 * 64)
         assert np.sqrt((off**2).mean()) < 0.11
@@ -75,7 +77,7 @@ def test_a_row_has_the_same_sketch_alone_and_among_others(seed: int, length: int
     features = np.random.default_rng(seed).normal(size=(20, length))
 
     assert told(Sketches.of(features)[np.array(rows)]) == told(Sketches.of(features[rows]))
-    assert told(Sketches.of(features)[:1]) == told(Sketches.of(np.asfortranarray(features)[:1]))
+    assert told(Sketches.of(features)) == told(Sketches.of(np.asfortranarray(features)))
 
 
 @given(st.integers(0, 1000), st.integers(-100, 100))
@@ -99,7 +101,7 @@ def test_a_row_that_is_not_finite_or_too_large_to_be_kept_has_no_sketch_and_harm
     sketches = Sketches.of(features)
 
     assert sketches.there.tolist() == [True, False, True]
-    assert told(sketches[[0, 2]]) == told(Sketches.of(np.ones((2, length))))
+    assert told(sketches[np.array([0, 2])]) == told(Sketches.of(np.ones((2, length))))
 
 
 def test_features_without_numbers_have_no_sketch_and_features_of_zeros_have_one() -> None:

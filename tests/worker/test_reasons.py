@@ -152,6 +152,21 @@ async def test_a_project_tells_how_far_it_is(client: Client, house: House) -> No
     }
 
 
+async def test_what_is_annotated_is_told_by_the_labels_that_people_gave_where_they_are_known(
+    client: Client, house: House
+) -> None:
+    await told(house)
+    await house.says("annotation_updates", media_id="m2", states={TASK: "annotated"}, timestamp=NOW)
+    seen = {"subset": "seen", "batch_id": "next", "labels": ["b", "b"], "timestamp": NOW + 1}
+    await house.infers({"m3": 0.5, "m4": 0.5}, last=False, **seen)
+
+    [task] = (await got(client, ABOUT))["tasks"]
+
+    # A model said `a` of m2 and of m3, and a person `b` of m3; nobody has annotated m4.
+    assert {each["label"]: each["media"] for each in task["labels"]["annotated"]} == {"a": 1, "b": 1}
+    assert task["labels"]["pool"] == [{"label": "a", "media": 1}]
+
+
 async def test_a_project_of_which_little_is_known_is_told_all_the_same(client: Client, house: House) -> None:
     await house.says(
         "project_updates", dataset_storage_id="s", tasks=[{"task_id": "crop", "trainable": False}, {"task_id": "t1"}]
