@@ -95,16 +95,20 @@ def chosen(groups: Sequence[Group]) -> list[Choice]:
     return found
 
 
-def with_lots(found: list[Choice], chance: Numbers, share: float, count: int, seed: int) -> list[Choice]:
+def with_lots(
+    found: list[Choice], places: Places, chance: Numbers, share: float, count: int, seed: int
+) -> list[Choice]:
     """A set of which a share is drawn by lot instead.
 
-    found: the best `count` less that share. chance: of all media of the order, a hash each. seed: another for each set.
+    found: the best `count` less that share. places: of all media that may be drawn, in order, and chance, a hash each.
+    seed: another for each set.
     """
-    drawn = explored(np.array([each.place for each in found], np.intp), chance, share, count, seed)
+    best = np.searchsorted(places, np.array([each.place for each in found], np.intp))
+    drawn = explored(best, chance, share, count, seed)
     probability = drawn.probability.tolist()
     kept = [
         Choice(each.place, structs.replace(each.why, probability=p))
         for each, p in zip(found[: drawn.ranked], probability, strict=False)
     ]
-    lots = zip(drawn.drawn.tolist(), probability[drawn.ranked :], strict=True)
+    lots = zip(places[drawn.drawn].tolist(), probability[drawn.ranked :], strict=True)
     return [*kept, *(Choice(place, Chosen(by="lot", probability=p)) for place, p in lots)]

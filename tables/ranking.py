@@ -223,7 +223,7 @@ class Ranking:
             groups = self._groups(made, count, asked)
             if groups is None:
                 continue
-            of = await asyncio.to_thread(self._set, made.order, groups, limit, seed)
+            of = await asyncio.to_thread(self._set, made.order, groups, asked, limit, seed)
             places = self.still(made, of, asked)
             if places or not of:
                 return places, made
@@ -239,23 +239,21 @@ class Ranking:
             of_tier = range(begin, order.ends[tier])
             begin, often = of_tier.stop, how.often if tier != UNSCORED else 1
             shares: list[tuple[range | Places, int]] = [(of_tier, count)]
-            labels, quota = None, None
+            quota = None
             if how.quotas is not None and tier != UNSCORED and of_tier:
-                labels = order.lead.chosen["label"][order.best[of_tier.start : of_tier.stop]]
+                there = np.arange(of_tier.start, of_tier.stop)
+                there = there[~asked.hidden[order.best[there]]]  # no quota counts on what is not for them
+                labels = order.lead.chosen["label"][order.best[there]]
                 quota = order.quota(how.quotas, labels, count)
-                shares = [
-                    (np.flatnonzero(labels == np.uint64(label)) + of_tier.start, number)
-                    for label, number in quota.items()
-                    if number
-                ]
+                shares = [(there[labels == np.uint64(label)], number) for label, number in quota.items() if number]
             found = [self.left(made, places, number * often, asked) for places, number in shares]
             left = [each for each in found if each is not None]
             if len(left) < len(found):
                 return None
             candidates = np.sort(np.concatenate(left)) if left else np.empty(0, np.intp)
             group = Group(candidates, min(count, len(candidates)), order.utility(order.best[candidates]))
-            if labels is not None:
-                group = replace(group, labels=labels[candidates - of_tier.start], quota=quota)
+            if quota is not None:
+                group = replace(group, labels=order.lead.chosen["label"][order.best[candidates]], quota=quota)
             if how.diversify and tier != UNSCORED and len(candidates) > group.count:
                 group = self._with_features(group, made, asked)
             groups.append(group)
@@ -285,12 +283,13 @@ class Ranking:
         media = [(place, medium_at(order.media, place)) for place in order.best[asked.passed].tolist()]
         return np.array([place for place, medium in media if not self.pool.free(medium, asked.now)], np.intp)
 
-    def _set(self, order: Order, groups: list[Group], limit: int, seed: str) -> list[Choice]:
-        """What is chosen of the candidates, and by lot."""
+    def _set(self, order: Order, groups: list[Group], asked: Asked, limit: int, seed: str) -> list[Choice]:
+        """What is chosen of the candidates, and by lot of all that is for who asks."""
         found = chosen(groups)
         if order.how.explore:
-            chance = self.pool.chance_of(order.media[order.best])
-            found = with_lots(found, chance, order.how.explore, limit, number_of(seed))
+            places = np.flatnonzero(~asked.hidden[order.best])
+            chance = self.pool.chance_of(order.media[order.best[places]])
+            found = with_lots(found, places, chance, order.how.explore, limit, number_of(seed))
         for n, each in enumerate(found):
             if each.why.by == "score" and (of := order.typical.get(int(order.best[each.place]))):
                 why = structs.replace(each.why, by="typicality", cluster_size=of[0], distance=of[1])
