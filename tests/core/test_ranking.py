@@ -1,6 +1,7 @@
 import asyncio
 import random
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -498,3 +499,136 @@ async def test_a_frame_that_a_newer_stride_leaves_out_is_not_answered_from_an_ol
 
     frames = [int.from_bytes(each.medium[8:], "big") for each in top_of(ranking, made, 100) or []]
     assert sorted(frames) == [0, 50]
+
+
+GROUPS = np.random.default_rng(9).normal(size=(9, 80)) * 9
+
+
+def grouped(images: list[str], **more: Any) -> dict[str, Any]:
+    """A chunk of images the first letters of whose names tell in which cluster they lie; the best first."""
+    random = np.random.default_rng(1)
+    features = [(GROUPS[ord(each[0]) - ord("a")] + random.normal(size=80) * 0.1).tolist() for each in images]
+    about = {"labels": ["x"] * len(images), "probabilities": margins(*np.linspace(0.9, 0.1, len(images)))}
+    return chunk("model", *images, features=features, **{**about, **more})
+
+
+def named(places: list[Place], images: list[str]) -> list[str]:
+    names = {medium_bytes(Image(each)): each for each in images}
+    return [names[place.medium] for place in places]
+
+
+def learns(**more: Any) -> dict[str, Any]:
+    return {"active_learning": {"tasks": {"t": more}}}
+
+
+def by(places: list[Place]) -> list[str]:
+    return [place.choice.by for place in places if place.choice is not None]
+
+
+async def skips(table: Table, *images: str) -> None:
+    """A user says that images are good for nobody."""
+    lent: dict[str, Any] = {"request_id": "skips", "user_id": "u"}
+    await table.hears("active_set_events", change="granted", media=picks(*images), expires_at=NOW + 9, **lent)
+    skipped = [{"medium": each["medium"], "uploaded_at": NOW} for each in picks(*images)]
+    await table.hears("active_set_events", change="skipped", media=skipped, skip_for="good", **lent)
+
+
+IMAGES = [f"{group}{n}" for n in range(15) for group in "abc"]
+
+
+async def test_a_set_is_spread_over_the_features_and_told_by_rank() -> None:
+    table = await told(*IMAGES)
+    await table.hears("inference_artifacts", **grouped(IMAGES))
+
+    found = await top(ranking_of(table), limit=3)
+
+    assert sorted(each[0] for each in named(found, IMAGES)) == ["a", "b", "c"]
+    assert by(found) == ["diversity"] * 3
+    assert [place.choice.cluster_size for place in found if place.choice] == [15] * 3
+    assert [place.rank for place in found] == [IMAGES.index(each) + 1 for each in named(found, IMAGES)]
+
+
+async def test_media_without_features_are_chosen_by_their_score_and_it_is_told_so() -> None:
+    table = await told(*IMAGES)
+    without = {"labels": ["x"] * 45, "probabilities": margins(*np.linspace(0.9, 0.1, 45)), "features": None}
+    await table.hears("inference_artifacts", **chunk("model", *IMAGES, **without))
+
+    found = await top(ranking_of(table), limit=3)
+
+    assert named(found, IMAGES) == IMAGES[:3]
+    assert [place.choice and place.choice.without_features for place in found] == [True] * 3
+
+
+async def test_without_diversity_or_with_nothing_to_choose_from_a_set_is_the_best() -> None:
+    for more, limit in ((learns(diversify=False), 3), (learns(preset="geti"), 3), ({}, 45)):
+        table = await told(*IMAGES, **more)
+        of = {"preset": "geti"} if "geti" in str(more) else {}
+        await table.hears("inference_artifacts", **grouped(IMAGES))
+
+        found = await top(ranking_of(table), limit=limit)
+
+        assert by(found) == ["score"] * limit
+        assert of or named(found, IMAGES) == IMAGES[:limit]
+
+
+async def test_a_set_is_the_same_however_often_it_is_asked_for_and_whoever_has_built_the_ranking() -> None:
+    table = await told(*IMAGES, **learns(explore=0.5))
+    await table.hears("inference_artifacts", **grouped(IMAGES))
+    ranking = ranking_of(table)
+
+    assert await top(ranking, limit=8) == await top(ranking, limit=8) == await top(ranking_of(table), limit=8)
+
+
+@pytest.mark.parametrize(
+    ("quotas", "wanted"),
+    [("uniform", {"x": 3, "y": 3}), ("pool", {"x": 5, "y": 1}), ({"y": 1.0}, {"y": 6}), ({"z": 1.0}, {"x": 5, "y": 1})],
+)
+@pytest.mark.parametrize("diversify", [True, False])
+async def test_a_set_brings_labels_about_as_quotas_say(quotas: Any, wanted: dict[str, int], diversify: bool) -> None:
+    table = await told(*IMAGES, **learns(quotas=quotas, diversify=diversify))
+    await table.hears("inference_artifacts", **grouped(IMAGES, labels=[*"xxxxy"] * 9))
+
+    found = await top(ranking_of(table), limit=6)
+
+    assert Counter(place.reasons[0]["label"] for place in found) == wanted
+
+
+async def test_what_people_annotated_counts_in_quotas_by_the_labels_they_gave() -> None:
+    table = await told(*IMAGES, **learns(quotas="uniform"))
+    await table.hears("inference_artifacts", **grouped(IMAGES, labels=[*"xxxxy"] * 9))
+    gone = ["a0", "b0", "c0", "a1"]  # all predicted `x`, of which a person said `y`
+    seen = {"subset": "seen", "labels": ["y"] * 4, "batch_id": "next", "last": False}
+    await table.hears("inference_artifacts", **chunk("model", *gone, **seen))
+    for each in gone:
+        await table.hears("annotation_updates", media_id=each, states={"t": "annotated"})
+
+    found = await top(ranking_of(table), limit=6)
+
+    assert Counter(place.reasons[0]["label"] for place in found) == {"x": 5, "y": 1}
+
+
+@pytest.mark.parametrize("user", [None, "u", "v"])
+@pytest.mark.parametrize(
+    "how", [{}, {"explore": 1.0}, {"explore": 0.5}, {"quotas": "uniform"}, {"quotas": "uniform", "diversify": False}]
+)
+async def test_a_set_is_full_though_some_of_the_best_are_for_nobody(how: dict[str, Any], user: str | None) -> None:
+    images = IMAGES[:12]
+    table = await told(*images, **learns(**how))
+    await table.hears("inference_artifacts", **grouped(images, labels=[*"xxxxyyyyyyyy"]))
+    gone = [*images[:4], "a3"]  # all of `x`, and one more
+    await skips(table, *gone)
+
+    async with asyncio.timeout(20):
+        found, _ = await ranking_of(table).best("t", 6, NOW, user)
+
+    left = [each for each in images if each not in gone]
+    assert len({*named(found, left)}) == 6
+    assert [place.rank for place in found] == [left.index(each) + 1 for each in named(found, left)]
+
+
+async def test_where_all_that_is_left_is_for_nobody_that_is_said() -> None:
+    table = await told("a0", **learns(explore=1.0))
+    await skips(table, "a0")
+
+    async with asyncio.timeout(20):
+        assert await top(ranking_of(table)) == []
