@@ -91,10 +91,11 @@ def head(
             open_[number:] = False
             for nearest_first in np.argsort(distance, kind="stable").tolist():
                 cluster = which[nearest_first]
-                if open_[cluster] and take(own[nearest_first]):
+                place = int(own[nearest_first])
+                if open_[cluster] and take(place):
                     open_[cluster] = False
-                    size[own[nearest_first]] = sizes[cluster]
-                    away[own[nearest_first]] = np.sqrt(float(distance[nearest_first])) * step
+                    size[place] = sizes[cluster]
+                    away[place] = np.sqrt(float(distance[nearest_first])) * step
     if any(left.values()):
         for place in range(len(sketches)):
             take(place)

@@ -380,7 +380,7 @@ class Ranking:
             for place in part[~asked.hidden[order.best[part]]].tolist():
                 if len(left) == count:
                     return np.array(left, np.intp)
-                medium = medium_at(order.media, order.best[place])
+                medium = medium_at(order.media, int(order.best[place]))
                 if current or self._may(eligible, medium, asked):
                     left.append(place)
                     continue

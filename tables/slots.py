@@ -74,7 +74,7 @@ def taken_apart(values: Sequence[bytes | None]) -> Iterator[tuple[NDArray[np.int
         kinds = [SLOT, *(part for bit, part in PARTS.items() if told & bit)]
         count = (length - 1) // sum(kind.itemsize for kind in kinds)
         form: Any = np.dtype([("told", "u1"), *((f"part {n}", kind, (count,)) for n, kind in enumerate(kinds))])
-        found = np.frombuffer(b"".join(values[row] or b"" for row in which), form)
+        found: Any = np.frombuffer(b"".join(values[row] or b"" for row in which), form)
         yield np.array(which, np.intp), count, [found[f"part {n}"] for n in range(len(kinds))]
 
 
@@ -97,7 +97,7 @@ def sketches_of(values: Sequence[bytes | None], wanted: NDArray[np.uint64]) -> S
 def slot_values(slots: Slots) -> list[bytes | None]:
     """The values of score rows, the other way round, without parts that say nothing; none without a slot."""
     counts = np.count_nonzero(slots["at"] >= 0, axis=1)
-    told = np.isfinite(slots["scale"]).any(axis=1) * 1 + np.isfinite(slots["external"]).any(axis=(1, 2)) * 2
+    told: Any = np.isfinite(slots["scale"]).any(axis=1) * 1 + np.isfinite(slots["external"]).any(axis=(1, 2)) * 2
     values: list[bytes | None] = [None] * len(slots)
     for count, parts in {*zip(counts.tolist(), told.tolist(), strict=True)}:
         if not count:
@@ -105,7 +105,7 @@ def slot_values(slots: Slots) -> list[bytes | None]:
         which = np.flatnonzero((counts == count) & (told == parts))
         kinds = [SLOT, *(part for bit, part in PARTS.items() if parts & bit)]
         form: Any = np.dtype([("told", "u1"), *((f"part {n}", kind, (count,)) for n, kind in enumerate(kinds))])
-        made = np.empty(len(which), form)
+        made: Any = np.empty(len(which), form)
         made["told"] = parts
         for n, kind in enumerate(kinds):
             for name in kind.names or ():
