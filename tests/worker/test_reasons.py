@@ -157,8 +157,8 @@ async def test_what_is_annotated_is_told_by_the_labels_that_people_gave_where_th
 ) -> None:
     await told(house)
     await house.says("annotation_updates", media_id="m2", states={TASK: "annotated"}, timestamp=NOW)
-    seen = {"subset": "seen", "batch_id": "next", "labels": ["b", "b"], "timestamp": NOW + 1}
-    await house.infers({"m3": 0.5, "m4": 0.5}, last=False, **seen)
+    seen: dict[str, Any] = {"subset": "seen", "batch_id": "next", "labels": ["b", "b"], "last": False}
+    await house.infers({"m3": 0.5, "m4": 0.5}, timestamp=NOW + 1, **seen)
 
     [task] = (await got(client, ABOUT))["tasks"]
 
