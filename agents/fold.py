@@ -279,7 +279,7 @@ def fold_seen(event: ArtifactsInferred, columns: Columns, rows: Rows, heard: Hea
         {
             given + medium_bytes(medium): np.array((event.timestamp, number_of(label)), LABEL).tobytes()
             for medium, label in of_first.items()
-            if label is not None
+            if label is not None and event.labels is not None  # what was not told was predicted
         },
         rows,
     )
