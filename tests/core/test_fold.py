@@ -154,6 +154,14 @@ async def test_the_labels_that_seen_media_have_are_kept_also_when_their_batch_ha
     assert labels_of(table) == {task + m1: number_of("cat"), task + m3: number_of("dog")}
 
 
+async def test_what_a_model_predicts_of_seen_media_is_no_label_that_a_person_gave() -> None:
+    table = Table()
+
+    await table.hears("inference_artifacts", **chunk("a", "m1", subset="seen", classes=["cat", "dog"]))
+
+    assert labels_of(table) == {}
+
+
 async def test_of_two_labels_of_a_medium_the_later_one_counts_in_whatever_order_they_come() -> None:
     for order in ((NOW, NOW + 1), (NOW + 1, NOW)):
         table = Table()

@@ -607,6 +607,46 @@ async def test_what_people_annotated_counts_in_quotas_by_the_labels_they_gave() 
     assert Counter(place.reasons[0]["label"] for place in found) == {"x": 5, "y": 1}
 
 
+async def test_what_was_given_away_while_an_order_was_made_keeps_a_set_away_from_its_cluster(slow: Gate) -> None:
+    table = await told(*IMAGES)
+    await table.hears("inference_artifacts", **grouped(IMAGES))
+    ranking = ranking_of(table)
+    asking = asyncio.ensure_future(ranking.best("t", 2, NOW))
+    await slow.reached()
+
+    await table.hears("active_set_events", change="granted", request_id="r", media=picks("b0"))
+    ranking.update(table.scan(prefix_of("p")))
+    slow.set()
+    found, _ = await asking
+
+    assert sorted(each[0] for each in named(found, IMAGES)) == ["a", "c"]
+
+
+async def test_a_projects_set_is_spread_over_the_features_of_its_first_task() -> None:
+    table = await told(*IMAGES, tasks=({"task_id": "crop", "trainable": False}, {"task_id": "t"}, {"task_id": "t2"}))
+    await table.hears("inference_artifacts", **grouped(IMAGES))
+    alike = {"features": [[1.0, 2.0]] * 45, "batch_id": "other"}
+    await table.hears("inference_artifacts", **{**grouped(IMAGES), **alike, "task_id": "t2"})
+
+    found = await top(ranking_of(table), None, limit=3)
+
+    assert sorted(each[0] for each in named(found, IMAGES)) == ["a", "b", "c"]
+
+
+async def test_where_most_candidates_are_of_one_model_the_features_of_others_are_not_compared() -> None:
+    table = await told(*IMAGES)
+    await table.hears("inference_artifacts", **grouped(IMAGES))
+    few = grouped(IMAGES[:2], batch_id="other", timestamp=NOW + 1)
+    await table.hears("inference_artifacts", **{**few, "model_id": "other"})
+
+    found = await top(ranking_of(table), limit=4)
+
+    # Of the other model's two the first is among the best, and is in the set for its score.
+    told_of = dict(zip(named(found, IMAGES), by(found), strict=True))
+    assert told_of.pop("a0") == "score"
+    assert [*told_of.values()] == ["diversity"] * 3
+
+
 @pytest.mark.parametrize("user", [None, "u", "v"])
 @pytest.mark.parametrize(
     "how", [{}, {"explore": 1.0}, {"explore": 0.5}, {"quotas": "uniform"}, {"quotas": "uniform", "diversify": False}]
