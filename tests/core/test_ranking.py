@@ -509,7 +509,7 @@ def grouped(images: list[str], **more: Any) -> dict[str, Any]:
     random = np.random.default_rng(1)
     features = [(GROUPS[ord(each[0]) - ord("a")] + random.normal(size=80) * 0.1).tolist() for each in images]
     about = {"labels": ["x"] * len(images), "probabilities": margins(*np.linspace(0.9, 0.1, len(images)))}
-    return chunk("model", *images, features=features, **{**about, **more})
+    return chunk("model", *images, **{"features": features, **about, **more})
 
 
 def named(places: list[Place], images: list[str]) -> list[str]:
@@ -559,16 +559,21 @@ async def test_media_without_features_are_chosen_by_their_score_and_it_is_told_s
     assert [place.choice and place.choice.without_features for place in found] == [True] * 3
 
 
-async def test_without_diversity_or_with_nothing_to_choose_from_a_set_is_the_best() -> None:
-    for more, limit in ((learns(diversify=False), 3), (learns(preset="geti"), 3), ({}, 45)):
-        table = await told(*IMAGES, **more)
-        of = {"preset": "geti"} if "geti" in str(more) else {}
-        await table.hears("inference_artifacts", **grouped(IMAGES))
+@pytest.mark.parametrize(
+    ("how", "limit"),
+    [({"diversify": False}, 3), ({"preset": "uncertainty"}, 3), ({"preset": "geti", "extractors": {"margin": 1}}, 3),
+     ({}, 45)],
+)  # fmt: skip
+async def test_without_diversity_or_with_nothing_to_choose_from_a_set_is_the_best(
+    how: dict[str, Any], limit: int
+) -> None:
+    table = await told(*IMAGES, **learns(**how))
+    await table.hears("inference_artifacts", **grouped(IMAGES))
 
-        found = await top(ranking_of(table), limit=limit)
+    found = await top(ranking_of(table), limit=limit)
 
-        assert by(found) == ["score"] * limit
-        assert of or named(found, IMAGES) == IMAGES[:limit]
+    assert by(found) == ["score"] * limit
+    assert named(found, IMAGES) == IMAGES[:limit]
 
 
 async def test_a_set_is_the_same_however_often_it_is_asked_for_and_whoever_has_built_the_ranking() -> None:
@@ -672,3 +677,59 @@ async def test_where_all_that_is_left_is_for_nobody_that_is_said() -> None:
 
     async with asyncio.timeout(20):
         assert await top(ranking_of(table)) == []
+
+
+ways = st.fixed_dictionaries(
+    {},
+    optional={
+        "diversify": st.booleans(),
+        "explore": st.sampled_from([0.0, 0.1, 0.5, 1.0]),
+        "quotas": st.sampled_from(["uniform", "pool", {"x": 1.0}, {"y": 1.0, "z": 2.0}]),
+        "preset": st.sampled_from(["balanced", "uncertainty", "geti", "random"]),
+        "no_prediction": st.sampled_from(["lowest", "highest"]),
+    },
+)
+
+
+async def any_history(how: dict[str, Any], seed: int) -> tuple[Table, set[str]]:
+    """A project in which much has happened, and which of its media may be had."""
+    random = np.random.default_rng(seed)
+
+    def some(share: float) -> list[str]:
+        return [each for each in IMAGES if random.random() < share]
+
+    table = await told(*IMAGES, tasks=({"task_id": "t", "task_type": "classification"},), **learns(**how))
+    await table.hears("model_activations", task_id="t", model_id="two")
+    for n, model in enumerate(("backbone", "one", "two")):
+        images = some(0.5) or IMAGES[:1]
+        about: dict[str, Any] = {"model_id": model, "timestamp": NOW + n}
+        about["labels"] = random.choice([*"xyz"], len(images)).tolist()
+        about["no_prediction"] = [{"media_type": "image", "media_id": each} for each in some(0.1)]
+        if model == "backbone" or random.random() < 0.2:
+            about |= {"probabilities": None, "labels": None}
+        elif random.random() < 0.2:
+            about["features"] = None
+        await table.hears("inference_artifacts", **{**grouped(images), **about})
+    annotated, skipped, had = some(0.1), some(0.2), some(0.1)
+    await skips(table, *skipped)
+    for each in annotated:
+        await table.hears("annotation_updates", media_id=each, states={"t": "annotated"})
+    await table.hears("active_set_events", 1, change="granted", request_id="r", media=picks(*had))
+    return table, {*IMAGES} - {*annotated, *skipped, *had}
+
+
+@given(ways, st.integers(0, 1000), st.integers(1, 50), st.sampled_from(["t", None]))
+async def test_a_set_has_as_many_media_as_were_asked_for_while_there_are_any_however_it_is_put_together(
+    how: dict[str, Any], seed: int, limit: int, task: str | None
+) -> None:
+    table, left = await any_history(how, seed)
+
+    async with asyncio.timeout(20):
+        places, _ = await ranking_of(table).best(task, limit, NOW, "somebody", "seed")
+
+    found, ranks = named(places, IMAGES), [place.rank for place in places]
+    assert {*found} <= left
+    assert len(found) == len({*found}) == min(limit, len(left))
+    assert ranks == sorted({*ranks})
+    assert max(ranks, default=0) <= len(left)
+    assert all(place.choice is not None for place in places)
