@@ -138,7 +138,8 @@ def clustered(sketches: Sketches, utility: Floats, count: int, fixed: Sketches) 
     own, others = points[: len(sketches)], points[len(sketches) :]
     by_place = np.arange(len(own), 0, -1.0)
     weights = by_place + rank_of(np.nan_to_num(utility, nan=-np.inf))
-    weights = np.rint(weights * np.sqrt(rank_of(-crowding(own)) / len(own)))
+    # None weighs nothing: a cluster of such alone would have no mean.
+    weights = np.maximum(np.rint(weights * np.sqrt(rank_of(-crowding(own)) / len(own))), 1.0)
     begin = own[farthest(own, weights, count, others)]
     which, distance, _ = clusters(own, weights, np.concatenate([begin, others]), count, STEPS)
     return which, distance, step
