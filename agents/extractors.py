@@ -19,6 +19,7 @@ import numpy as np
 from streams.tensors import Array
 
 EXPLAINED = 0.995  # of the variance of the seen features, by the components that are kept
+BLOCK = 1 << 20  # distances that are held at a time
 
 
 def margin(probabilities: Array, *, multi_label: bool = False) -> Array:
@@ -262,8 +263,12 @@ def novelty(features: Array, seen: Seen) -> Array:
     >>> novelty(np.array([[3.0, 4.0], [1.0, 0.0]]), Seen(np.array([[0.0, 0.0], [1.0, 0.0]]), ["a", "b"])).round(3)
     array([4.472, 0.   ])
     """
-    known = seen.features
-    # Which is the nearest may be found with fewer digits than how far that is.
-    nearest = (np.einsum("ij,ij->i", known, known) - 2 * features @ known.T).argmin(axis=1)
-    distance: Array = np.linalg.norm(features - known[nearest], axis=1)
+    known, distance = seen.features, np.empty(len(features))
+    norms = np.einsum("ij,ij->i", known, known)
+    step = max(1, BLOCK // len(known))
+    for first in range(0, len(features), step):
+        rows = features[first : first + step]
+        # Which is the nearest may be found with fewer digits than how far that is.
+        nearest = (norms - 2 * rows @ known.T).argmin(axis=1)
+        distance[first : first + step] = np.linalg.norm(rows - known[nearest], axis=1)
     return distance
