@@ -204,6 +204,16 @@ def test_what_is_novel_is_far_from_the_nearest_that_was_seen(seed: int, rows: in
     assert found[5:].tolist() == [0.0] * rows
 
 
+def test_of_many_rows_a_few_distances_are_held_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    features, seen = random.normal(size=(50, 3)), Seen(random.normal(size=(7, 3)), [None] * 7)
+    at_once = novelty(features, seen)
+
+    for block in (1, 20, 349):
+        monkeypatch.setattr("agents.extractors.BLOCK", block)
+        assert novelty(features, seen) == pytest.approx(at_once)
+
+
 def test_a_distance_is_exact_far_from_zero() -> None:
     seen = np.array([[1e6, 0.0], [1e6 + 1, 0.0], [1e6 + 2, 0.0]])
 

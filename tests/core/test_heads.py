@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tables import heads, kmeans
-from tables.heads import OFTEN, Head, apportioned, explored, head, shares
+from tables.heads import OFTEN, Head, apportioned, crowding, explored, head, rank_of, shares
 from tables.sketches import Sketches, mixed
 
 Floats = NDArray[np.float64]
@@ -45,13 +45,40 @@ def test_each_of_a_set_stands_for_a_cluster_however_the_candidates_are_ordered(s
 
 
 def test_the_distance_is_that_from_the_middle_of_the_cluster_in_units_of_the_features() -> None:
-    features = np.array([[0.0, 0.0], [2.0, 0.0], [4.0, 0.0], [100.0, 0.0], [100.0, 0.0], [100.0, 0.0]])
+    features = np.array([[0.0, 0.0], [8.0, 0.0], [100.0, 0.0], [100.0, 0.0], [100.0, 0.0]])
 
-    # The first three weigh the same by place and utility together: their middle is the second one.
-    found = head(Sketches.of(features), -falling(6), 2, NOBODY)
+    found = head(Sketches.of(features), falling(5), 2, NOBODY)
 
-    assert (found.places.tolist(), found.size.tolist()) == ([1, 3], [3, 3])
-    assert found.distance == pytest.approx([0.0, 0.0], abs=0.1)
+    # Of two that are 8 apart the heavier one is nearer to their middle, and less than half way from it.
+    assert found.size.tolist() == [2, 3]
+    assert 1 < found.distance[0] < 4
+    assert found.distance[1] == pytest.approx(0.0, abs=0.1)
+
+
+def test_it_is_crowded_where_the_nearest_are_near() -> None:
+    points = np.array([[0.0], [3.0], [4.0], [50.0], *[[6.0]] * 8], np.float32)
+
+    found = crowding(points)
+
+    # The ten nearest, itself among them.
+    assert found[0] == 9 + 16 + 7 * 36
+    assert found[3] == 44**2 * 8 + 46**2
+    assert found.argmax() == 3
+    assert rank_of(np.array([5.0, 1.0, 5.0, 7.0])).tolist() == [3.0, 1.0, 2.0, 4.0]
+
+
+@given(st.integers(0, 1000), st.integers(20, 80), st.integers(1, 4), st.booleans())
+def test_where_nearly_all_candidates_are_taken_there_are_as_many_as_were_asked_for(
+    seed: int, rows: int, left: int, outliers: bool
+) -> None:
+    random = np.random.default_rng(seed)
+    features = np.rint(random.normal(size=(rows, 2)) * 0.3)  # nearly all alike
+    features[-3:] += outliers * random.normal(size=(3, 2)) * 50
+
+    found = head(Sketches.of(features), falling(rows), rows - left, NOBODY)
+
+    assert len({*found.places.tolist()}) == rows - left
+    assert np.isfinite(found.distance).tolist() == (found.size > 0).tolist()
 
 
 def test_media_that_others_have_keep_a_set_away_from_their_cluster() -> None:
