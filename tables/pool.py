@@ -56,7 +56,7 @@ READ = frozenset(Kind) - {
     Kind.LEASE_END,
 }
 # Some kinds are told apart by their task as well: so many bytes of the rest of a key.
-BY = dict.fromkeys((Kind.STATE, Kind.LABEL, Kind.SCORE, Kind.BATCH), HASH_BYTES)
+BY: dict[Kind, int] = dict.fromkeys((Kind.STATE, Kind.LABEL, Kind.SCORE, Kind.BATCH), HASH_BYTES)
 HIDDEN = (Kind.SKIP, b"")  # what is hidden, where rows are meant
 
 
