@@ -2,7 +2,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -49,6 +49,7 @@ def row(*slots: Any) -> "NDArray[np.void]":
 tellings = st.lists(st.tuples(st.booleans(), st.booleans()), max_size=SLOTS)
 
 
+@settings(deadline=None)
 @given(st.lists(tellings, min_size=1, max_size=12))
 def test_rows_with_and_without_a_sketch_and_external_utilities_are_the_same_when_they_are_read_again(
     rows: list[list[tuple[bool, bool]]],
@@ -78,6 +79,7 @@ def test_a_row_has_room_for_what_one_of_its_slots_says_and_for_nothing_else(told
     assert len(value) == 1 + length
 
 
+@settings(deadline=None)
 @given(st.lists(tellings, max_size=12))
 def test_all_slots_are_read_as_one_array_without_their_sketches(rows: list[list[tuple[bool, bool]]]) -> None:
     slots = [row(*(slot(9 - n, sketch=s, external=e) for n, (s, e) in enumerate(told))) for told in rows]
