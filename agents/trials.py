@@ -144,7 +144,7 @@ DATA: Mapping[str, Callable[[], Data]] = {
 class Sure(SVC):  # type: ignore[misc] # nothing tells its types
     """A support vector machine whose probabilities are the logistic of its decision: no second fit, the same order."""
 
-    def predict_proba(self, features: Floats) -> Floats:
+    def predict_proba(self, features: Floats) -> Floats:  # pyright: ignore[reportIncompatibleVariableOverride]
         """(rows, classes)."""
         decision = self.decision_function(features)
         if decision.ndim == 1:

@@ -125,10 +125,12 @@ class Producer:
         seen: Artifacts | None = None,
         classes: Sequence[str] | None = None,
         multi_label: bool = False,
+        novelty: bool = False,
     ) -> Receipt:
         """A batch inference, in chunks: first on media that the model was trained on, then on those it was not.
 
-        classes: the label id of each column of the probabilities.
+        classes: the label id of each column of the probabilities. novelty: whether that utility is wanted, which costs
+        more than the others.
         """
         batch = {
             **self._storage,
@@ -136,6 +138,7 @@ class Producer:
             "model_id": model_id,
             "batch_id": uuid.uuid4().hex,
             "multi_label": multi_label,
+            "novelty": novelty,
             **({"classes": [text_of(each) for each in listed("classes", classes)]} if classes is not None else {}),
         }
         room = CHUNK_BYTES - len(encoded(batch))

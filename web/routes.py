@@ -71,8 +71,9 @@ ACTIVE_SET = Route(
 )
 MEDIUM = Route(
     "/v1/projects/{project}/media/{medium}",
-    "a medium, `image:<id>` or `frame:<video id>:<index>`: whether it may be had, its rank by score in the project or in "
-    "`task_id`, and why: score, tier, and of each task utilities, label, model, and when it was scored",
+    "a medium, `image:<id>` or `frame:<video id>:<index>`: whether it may be had, its rank by score in the project "
+    "or in `task_id`, and why: score, tier, what it stands for in a set of 100, and of each task utilities, label, "
+    "model, and when it was scored",
     "GetMedium",
     MediumTold,
     tagged=True,
