@@ -82,7 +82,7 @@ async def run(given: argparse.Namespace, settings: Settings) -> int:
     title = f"{trial.data.name}, {trial.model}, {trial.batch} labels at a time, {given.seeds} seeds"
     await asyncio.to_thread(results.write, runs, out / f"{name}.csv")
     await asyncio.to_thread(results.draw, runs, title, out / f"{name}.png")
-    console.print(f"The curves are in {out / name}.csv, and drawn in {out / name}.png.")
+    console.print(f"The curves are in {out / name}.csv, and drawn in {out / name}.png.", soft_wrap=True)
     return 0
 
 
