@@ -3,10 +3,9 @@
 import asyncio
 import logging
 from collections.abc import Callable
-from hashlib import blake2b
 
 from agents.extractors import Seen
-from agents.fold import fold, fold_seen, fold_unseen, references, uploaded
+from agents.fold import fold, fold_seen, fold_unseen, references_of, uploaded
 from agents.score import Scored, score, seen_of
 from streams.artifacts import Columns, columns
 from streams.errors import MalformedEvent
@@ -33,7 +32,8 @@ class Decider:
         count: told how many rows of a chunk were left out, and how often extractors failed.
         """
         self._count = count
-        self._seen: dict[bytes, Seen] = {}
+        # By what the keys of their references begin with: the rows that these are in, the first, and all.
+        self._seen: dict[bytes, tuple[Rows, tuple[bytes, bytes] | None, Seen | None]] = {}
 
     async def decide(self, event: Event, rows: Rows, heard: Heard) -> Fold:
         """What an event does to the rows; it raises MalformedEvent if it does not fit to what is there.
@@ -59,24 +59,28 @@ class Decider:
                 event.chunk,
             )
         if event.subset == "seen":
+            self._seen.pop(references_of(event), None)
             return lambda rows: changes(event, rows, heard, given)
-        values = [] if given.features is None else references(event, rows)
-        scored = await asyncio.to_thread(self.score, event, given, values)
+        known = None if given.features is None else self.known(event, rows)
+        scored = await asyncio.to_thread(score, given, known, multi_label=event.multi_label, novelty=event.novelty)
         self._count("extractors failed", scored.failed)
         return lambda rows: changes(event, rows, heard, given, scored)
 
-    def score(self, event: ArtifactsInferred, given: Columns, values: list[bytes]) -> Scored:
-        """What comes of an unseen chunk. values: the references of its batch."""
-        return score(given, self.seen(values), multi_label=event.multi_label, novelty=event.novelty)
+    def known(self, event: ArtifactsInferred, rows: Rows) -> Seen | None:
+        """What the references of a batch hold, with the PCAs that were made of them before; none if there are none.
 
-    def seen(self, values: list[bytes]) -> Seen | None:
-        """What references hold, with the PCAs that were made of them before."""
-        name = blake2b(b"".join(values)).digest()
-        found = self._seen.pop(name, None) or seen_of(values)
-        if found is not None:
-            self._seen[name] = found
-            while len(self._seen) > FITS:
-                del self._seen[next(iter(self._seen))]
+        They are what they were while no seen chunk has come, and go all at once.
+        """
+        name = references_of(event)
+        first = next(iter(rows.scan(name)), None)
+        of, told, found = self._seen.pop(name, (rows, first, None))
+        if first is None:
+            return None
+        if found is None or of is not rows or told != first:
+            found = seen_of([value for _, value in rows.scan(name)])
+        self._seen[name] = rows, first, found
+        while len(self._seen) > FITS:
+            del self._seen[next(iter(self._seen))]
         return found
 
 

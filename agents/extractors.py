@@ -11,8 +11,9 @@ and it is asked where all of them are there:
 Logarithms are natural ones.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -182,7 +183,7 @@ class Seen:
         Raises:
             ValueError: they do not differ from each other.
         """
-        return self._once("all", self.features)
+        return self._once("all", lambda: self.features)
 
     def subspace_of(self, label: str | int) -> Subspace | None:
         """The PCA of those with a label; None if there is none.
@@ -190,13 +191,18 @@ class Seen:
         Raises:
             ValueError: they do not differ from each other.
         """
-        which = np.array([each == label for each in self.labels], dtype=bool)
-        return self._once((label,), self.features[which]) if which.any() else None
+        if label not in self._labels:
+            return None
+        return self._once((label,), lambda: self.features[[each == label for each in self.labels]])
 
-    def _once(self, name: object, features: Array) -> Subspace:
+    @cached_property
+    def _labels(self) -> frozenset[str | int | None]:
+        return frozenset(self.labels)
+
+    def _once(self, name: object, features: Callable[[], Array]) -> Subspace:
         if name not in self._found:
             try:
-                self._found[name] = Subspace.of(features)
+                self._found[name] = Subspace.of(features())
             except ValueError as why:
                 self._found[name] = why
         found = self._found[name]

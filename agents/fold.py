@@ -301,11 +301,6 @@ def fold_seen(event: ArtifactsInferred, columns: Columns, rows: Rows, heard: Hea
     return changes + [(key, value) for key, value in new.items() if key in kept]
 
 
-def references(event: ArtifactsInferred, rows: Rows) -> list[bytes]:
-    """The references of the batch that an unseen chunk belongs to, in hash order: label and features of each."""
-    return [value for _, value in rows.scan(references_of(event))]
-
-
 def fold_unseen(event: ArtifactsInferred, columns: Columns, scored: Scored, rows: Rows, heard: Heard) -> list[Change]:
     """A score row for each medium: the batch gets a slot, beside those that count until it is complete."""
     batch, _, changes = fold_batch(event, columns, rows, heard)
@@ -313,7 +308,8 @@ def fold_unseen(event: ArtifactsInferred, columns: Columns, scored: Scored, rows
     media, told = [*scored.labels, *blind], len(scored.labels)
     new = np.full(len(media), EMPTY)
     new["model"], new["batch"], new["at"] = number_of(event.model_id), number_of(event.batch_id), event.timestamp
-    new["label"][:told] = [*map(number_of, scored.labels.values())]
+    labels = {label: number_of(label) for label in {*scored.labels.values()}}
+    new["label"][:told] = [labels[label] for label in scored.labels.values()]
     new["label"][told:] = NOTHING_FOUND
     for name, utility in scored.utilities.items():
         new[name][:told] = np.minimum(utility, LARGEST)
@@ -321,17 +317,19 @@ def fold_unseen(event: ArtifactsInferred, columns: Columns, scored: Scored, rows
     for name, utility in scored.external.items():
         new["external"][:told, batch.names.index(number_of(name))] = utility
 
-    keys = [prefix_of(event.project_id, Kind.SCORE) + hashed(event.task_id) + medium_bytes(each) for each in media]
+    prefix = prefix_of(event.project_id, Kind.SCORE) + hashed(event.task_id)
+    keys = [prefix + medium_bytes(each) for each in media]
     values = rows.get(keys)
-    slots = slots_of(values)
-    task = prefix_of(event.project_id, Kind.BATCH) + hashed(event.task_id)
-    complete = complete_among(slots, task, rows)
-    if batch.complete:
-        complete = np.append(complete, pairs(new[:1]))
-    after = slot_values(placed(new, slots, complete))
+    if any(values):
+        slots = slots_of(values)
+        complete = complete_among(slots, prefix_of(event.project_id, Kind.BATCH) + hashed(event.task_id), rows)
+        if batch.complete:
+            complete = np.append(complete, pairs(new[:1]))
+        after = slot_values(placed(new, slots, complete))
+    else:  # the first batch: each has the first slot
+        after = slot_values(new[:, np.newaxis])
     changes += [(key, value) for key, value, before in zip(keys, after, values, strict=True) if value != before]
-    labels = filter(None, scored.labels.values())
-    return changes + names([event.model_id, *labels, *scored.external], event.project_id, rows)
+    return changes + names([event.model_id, *filter(None, labels), *scored.external], event.project_id, rows)
 
 
 def fold_batch(
@@ -379,6 +377,7 @@ def references_of(event: ArtifactsInferred) -> bytes:
 
 def names(texts: Iterable[str], project: str, rows: Rows) -> list[Change]:
     """Rows that spell out hashes, where they are not there yet."""
-    keys = {prefix_of(project, Kind.NAME) + hashed(text): text for text in texts}
+    prefix = prefix_of(project, Kind.NAME)
+    keys = {prefix + hashed(text): text for text in dict.fromkeys(texts)}
     there = rows.get([*keys])
     return [(key, text.encode()) for (key, text), row in zip(keys.items(), there, strict=True) if row is None]

@@ -82,7 +82,8 @@ def given_of(columns: Columns, seen: Seen | None, *, multi_label: bool) -> dict[
     alike = columns.features is not None and seen is not None and seen.features.shape[1:] == columns.features.shape[1:]
     # As hashes, 0 for none: where none is known, no predicted one is like any.
     labelled = seen is not None and any(seen.labels)
-    labels = [each if each is None else number_of(each) for each in columns.labels] if labelled else None
+    numbers = {each: number_of(each) if each is not None else None for each in {*columns.labels}}
+    labels = [numbers[each] for each in columns.labels] if labelled else None
     return {
         "probabilities": columns.probabilities,
         "passes": columns.passes,

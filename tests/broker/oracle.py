@@ -16,7 +16,7 @@ from rocksdict import AccessType, Options, Rdict
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped] # it has no types
 
 from agents.decide import changes
-from agents.fold import references
+from agents.fold import references_of
 from agents.score import score, seen_of
 from streams.artifacts import columns
 from streams.decode import decode
@@ -192,7 +192,7 @@ def changes_of(event: Event, rows: Table, heard: Heard) -> list[Change]:
             given = columns(event)
             if event.subset == "seen":
                 return changes(event, rows, heard, given)
-            seen = seen_of(references(event, rows))
+            seen = seen_of([value for _, value in rows.scan(references_of(event))])
             return changes(event, rows, heard, given, score(given, seen, multi_label=event.multi_label))
         return changes(event, rows, heard)
     except MalformedEvent:
