@@ -1,6 +1,7 @@
 """Scoring: from the columns of an unseen chunk to the utilities and the predicted label of each medium."""
 
 import inspect
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,8 @@ from streams.tensors import Array
 from tables.rows import HASH_BYTES, number_of
 from tables.sketches import Sketches
 from tables.slots import UTILITIES
+
+log = logging.getLogger("activeset.agents")
 
 # What each extractor is given, by the names of its parameters.
 NEEDS = {name: tuple(inspect.signature(getattr(extractors, name)).parameters) for name in UTILITIES}
@@ -51,7 +54,8 @@ def score(columns: Columns, seen: Seen | None, *, multi_label: bool, novelty: bo
         try:
             utilities = getattr(extractors, name)(**{each: given[each] for each in needs})
             found[name], without = utilities if isinstance(utilities, tuple) else (utilities, 0)
-        except (ValueError, np.linalg.LinAlgError, FloatingPointError, MemoryError):
+        except Exception as why:  # noqa: BLE001 - no chunk stops a worker, whatever an extractor cannot take
+            log.debug("%s has no answer: %r", name, why)
             without = 1
         failed += without
 

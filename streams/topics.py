@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -9,6 +10,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from streams.errors import BadSettings, KafkaUnavailable
+from streams.events import EXTRACTORS
 from streams.record import MESSAGE_BYTES
 from streams.settings import Settings
 
@@ -44,10 +46,11 @@ SOURCES = (
     events("active_set_events", "media were suggested, leased, released or skipped; written by the workers"),
 )
 REJECTED = events("rejected_events", "what could not be applied, and why", 30)
-# Faust names a changelog `{app id}-{table}-changelog`; the table is `state-v3` (tables/state.py). The number stands for
-# the layout of the rows: with another one, tables begin empty, and all topics are applied anew.
+# The number stands for the layout of the rows, the rest for the extractors, of which each has a column: with others,
+# tables begin empty, and all topics are applied anew.
+TABLE = f"state-v3-{blake2b(' '.join(EXTRACTORS).encode(), digest_size=3).hexdigest()}"
 CHANGELOG = Topic(
-    "activeset-state-v3-changelog",
+    f"activeset-{TABLE}-changelog",  # as Faust names it, after the application and its table
     "the rows of every table; RocksDB is rebuilt from it",
     "last row of each key",
     # A worker that comes back with an old disk after a deleted key's marker is gone would bring the key back: 30 days.

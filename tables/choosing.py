@@ -8,7 +8,7 @@ import numpy as np
 from msgspec import structs
 
 from streams.events import Chosen, ProjectUpdated, TaskLearning
-from tables.heads import OFTEN, Quotas, explored, head
+from tables.heads import AMONG, OFTEN, Quotas, explored, head
 from tables.rows import number_of
 from tables.sketches import Floats, Numbers, Places, Sketches
 
@@ -25,10 +25,9 @@ class How:
     quotas: Quotas | None = None
     explore: float = 0.0
 
-    @property
-    def often(self) -> int:
-        """How many candidates there are for each medium of a set."""
-        return OFTEN if self.diversify else 1
+    def candidates(self, count: int, there: int) -> int:
+        """Of how many of the best so many are chosen, of all that are there."""
+        return max(2 * count, min(OFTEN * count, there // AMONG)) if self.diversify else count
 
 
 class Choice(NamedTuple):

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from tables.kmeans import clusters, farthest, squares
 from tables.sketches import Array, Floats, Numbers, Places, Singles, Sketches, mixed
 
-OFTEN = 20  # candidates for each medium of a set
+OFTEN = 20  # candidates for each medium of a set,
+AMONG = 6  # and of how many media at least one is one: what is far from the best gains nothing by being unlike them
 STEPS = 5  # of k-means in a head; more change nothing that can be measured
 ANCHORS, NEIGHBOURS = 256, 10  # that tell how crowded it is around a candidate
-AT_ONCE = 1000  # media that one k-means chooses; more are chosen in parts, for its cost is quadratic
 
 
 EVERY = 0  # the label of all, where labels do not matter
@@ -80,22 +80,14 @@ def head(
                 take(place)
     wanted, fixed = sum(left.values()), fixed[fixed.there]
     if wanted < len(rows) and (wanted > 1 or (wanted == 1 and len(fixed))):
-        # More than some at once are found in parts, each of which is of all labels and scores.
-        parts = -(-wanted // AT_ONCE)
-        by_label = rows[np.argsort(labels[rows], kind="stable")]
-        for part in range(parts):
-            own = np.sort(by_label[part::parts])
-            number = len(range(part, wanted, parts))
-            which, distance, step = clustered(sketches[own], utility[own], number, fixed)
-            sizes, open_ = np.bincount(which, minlength=number), np.ones(number + len(fixed), bool)
-            open_[number:] = False
-            for nearest_first in np.argsort(distance, kind="stable").tolist():
-                cluster = which[nearest_first]
-                place = int(own[nearest_first])
-                if open_[cluster] and take(place):
-                    open_[cluster] = False
-                    size[place] = sizes[cluster]
-                    away[place] = np.sqrt(float(distance[nearest_first])) * step
+        which, distance, step = clustered(sketches[rows], utility[rows], wanted, fixed)
+        sizes, open_ = np.bincount(which, minlength=wanted), np.arange(wanted + len(fixed)) < wanted
+        for nearest_first in np.argsort(distance, kind="stable").tolist():
+            cluster, place = which[nearest_first], int(rows[nearest_first])
+            if open_[cluster] and take(place):
+                open_[cluster] = False
+                size[place] = sizes[cluster]
+                away[place] = np.sqrt(float(distance[nearest_first])) * step
     if any(left.values()):
         for place in range(len(sketches)):
             take(place)

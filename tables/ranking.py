@@ -237,7 +237,7 @@ class Ranking:
         order, how, groups, begin = made.order, made.order.how, list[Group](), 0
         for tier in (ACTIVE, EARLIER, UNSCORED):
             of_tier = range(begin, order.ends[tier])
-            begin, often = of_tier.stop, how.often if tier != UNSCORED else 1
+            begin, way = of_tier.stop, how if tier != UNSCORED else How()
             shares: list[tuple[range | Places, int]] = [(of_tier, count)]
             quota = None
             if how.quotas is not None and tier != UNSCORED and of_tier:
@@ -246,7 +246,7 @@ class Ranking:
                 labels = order.lead.chosen["label"][order.best[there]]
                 quota = order.quota(how.quotas, labels, count)
                 shares = [(there[labels == np.uint64(label)], number) for label, number in quota.items() if number]
-            found = [self.left(made, places, number * often, asked) for places, number in shares]
+            found = [self.left(made, places, way.candidates(number, len(places)), asked) for places, number in shares]
             left = [each for each in found if each is not None]
             if len(left) < len(found):
                 return None

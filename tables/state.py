@@ -16,7 +16,7 @@ import faust
 from streams.errors import NotReady
 from streams.offsets import AskEnds
 from streams.settings import Settings
-from streams.topics import CHANGELOG, SOURCES
+from streams.topics import CHANGELOG, SOURCES, TABLE
 from tables.batch import Changelog, Ends, Member
 from tables.partition import Partition
 from tables.store import FaustStores, Stores
@@ -140,13 +140,13 @@ class State:
 
 
 def declare(app: faust.App, settings: Settings, ends: AskEnds) -> State:
-    """The table `state-v3`; its changelog is one of the topics of streams/topics.py.
+    """The one table; its changelog is one of the topics of streams/topics.py.
 
     Keys and values are bytes. All kinds of rows share it, told apart by a prefix: one changelog then keeps the rows of
     an event together and in order, and RocksDB's costs, which are per table and partition, are paid once.
     """
     table: Any = app.Table(
-        "state-v3",
+        TABLE,
         partitions=settings.partitions,
         key_type=bytes,
         value_type=bytes,

@@ -23,7 +23,7 @@ async def create(kafka: str, topic: str, **config: str) -> None:
         ("inference_artifacts", "max.message.bytes", "1048588"),
         ("rejected_events", "max.message.bytes", "1000"),
         ("media_uploads", "cleanup.policy", "compact"),
-        ("activeset-state-v3-changelog", "cleanup.policy", "delete"),
+        (topics.CHANGELOG.name, "cleanup.policy", "delete"),
     ],
 )
 async def test_a_topic_that_would_lose_or_refuse_what_workers_write_stops_the_start(

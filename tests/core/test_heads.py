@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tables import heads, kmeans
+from tables import kmeans
 from tables.heads import OFTEN, Head, apportioned, crowding, explored, head, rank_of, shares
 from tables.sketches import Sketches, mixed
 
@@ -138,17 +138,6 @@ def test_of_fewer_clusters_than_wanted_each_is_there_and_the_set_is_full() -> No
 
     assert len({*found.places.tolist()}) == 4
     assert Counter(of[found.places].tolist())[1] >= 1
-
-
-def test_a_set_of_more_than_are_chosen_at_once_is_chosen_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heads, "AT_ONCE", 8)
-    of = np.random.default_rng(1).permutation(np.repeat(np.arange(30), OFTEN))
-
-    found = head(lying(of), falling(len(of)), 30, NOBODY)
-
-    assert len({*found.places.tolist()}) == 30
-    assert len({*of[found.places].tolist()}) >= 15
-    assert 0 < found.size.min() <= found.size.max() < 8 * OFTEN
 
 
 def test_the_same_candidates_are_the_same_set_however_many_are_multiplied_at_once(
