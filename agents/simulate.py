@@ -2,7 +2,7 @@
 
 Each round trains a model on the labels there are, publishes what it says of every medium, asks for the next ones, and
 labels them. They go through a running service, or in this process: by the same events, folds and rankings, without
-Kafka and HTTP, which is faster and chooses the same media.
+Kafka and HTTP, which is faster and chooses the same media, but for those by lot: a service draws others each time.
 """
 
 import asyncio
@@ -140,7 +140,8 @@ class InProcess(Service):
 
     async def _granted(self, limit: int, user_id: str | None = None) -> list[str]:
         now = time.time_ns() // 1_000_000
-        places, _ = await self.ranking.best(TASK, limit, now, user_id)
+        request = f"{self.project_id}-{self._offset}"
+        places, _ = await self.ranking.best(TASK, limit, now, user_id, request)
         prefix = prefix_of(self.project_id, Kind.UPLOAD)
         uploads = self.rows.get([prefix + place.medium[:HASH_BYTES] for place in places])
         media = [
@@ -152,7 +153,7 @@ class InProcess(Service):
             workspace_id=WORKSPACE,
             project_id=self.project_id,
             timestamp=now,
-            request_id=f"request-{self._offset}",
+            request_id=request,
             user_id=user_id,
             expires_at=None if user_id is None else now + LEASE_MS,
             media=[

@@ -39,7 +39,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--budget", type=int, default=320, metavar="N", help="labels in all (320)")
     parser.add_argument("--annotators", type=int, default=1, metavar="N", help="who lease side by side (1: suggested)")
     parser.add_argument("--target", type=float, action="append", metavar="A", help="accuracies to reach (0.85, 0.9)")
-    parser.add_argument("--in-process", action="store_true", help="without Kafka and HTTP: the same choices, faster")
+    parser.add_argument("--in-process", action="store_true", help="without Kafka and HTTP: faster, the same choices but for lots")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where the CSV and the chart go (.state/simulate)")
 
 

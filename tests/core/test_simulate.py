@@ -44,6 +44,17 @@ def test_the_same_simulation_gives_the_same_media() -> None:
     assert first.curve == second.curve
 
 
+def test_each_set_draws_lots_of_its_own_the_same_ones_if_done_again() -> None:
+    def lots(*limits: int) -> list[str]:
+        with InProcess("lots") as service:
+            service.project([{"task_id": "task"}], active_learning={"tasks": {"task": {"explore": 1}}})
+            service.upload([str(n) for n in range(100)])
+            return [medium for limit in limits for medium in service.chosen(limit, 1)[0]]
+
+    assert {*lots(10, 10)} != {*lots(20)}
+    assert lots(10, 10) == lots(10, 10)
+
+
 def test_two_who_lease_side_by_side_learn_as_much_as_one() -> None:
     alone, together = (runs(trial(annotators=each), "balanced", 4) for each in (1, 2))
 
