@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -17,10 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.decide import Decider
-from agents.trials import MODELS, Data, Start
+from agents.score import NEEDS
+from agents.trials import MODELS, Data, Start, passes
 from streams.decode import decode
 from streams.errors import ActivesetError, BadSettings
-from streams.events import EXTRACTORS, Granted, Pick, Preset, TaskLearning
+from streams.events import EXTERNAL, EXTRACTORS, Granted, Pick, Preset, TaskLearning
 from streams.producer import Artifacts, Producer, Receipt
 from streams.record import Heard, Record
 from tables.ranking import Ranking
@@ -32,6 +34,7 @@ PATIENCE_S = 30.0  # for what takes a fraction of a second
 EVENTS = "active_set_events"
 LOT = "random"  # the strategy that all are measured against
 LEASE_MS = 3_600_000
+OF_PASSES = {name for name, needs in NEEDS.items() if "passes" in needs}
 
 
 class SimulationFailed(ActivesetError):
@@ -58,6 +61,19 @@ def learning(strategy: str) -> TaskLearning:
             f"--strategy must be a preset, an extractor ({', '.join(EXTRACTORS)}), or JSON as for a task in "
             f"`project_updates`, not {strategy[:200]!r}: {why}"
         ) from why
+
+
+def check(strategy: str, model: str) -> None:
+    """Whether a model tells what a strategy looks at: without it media would go by chance.
+
+    Raises:
+        BadSettings: it does not, or the strategy is none.
+    """
+    asked = {*(learning(strategy).extractors or {})}
+    if asked & OF_PASSES and model != "forest":
+        raise BadSettings(f"--model must be forest for {strategy[:200]!r}: its trees are passes, {model} has one voice")
+    if any(name.startswith(EXTERNAL) for name in asked):
+        raise BadSettings(f"--strategy must be of built-in extractors: no model tells of {strategy[:200]!r}")
 
 
 class Service(Producer):
@@ -290,7 +306,8 @@ def learnt(trial: Trial, start: Start, run: Run, service: Service) -> tuple[int,
     model = MODELS[trial.model]().fit(start.features[seen], start.classes[seen])
     run.curve.append((len(seen), float(model.score(start.test, start.test_classes))))
     unseen = np.setdiff1d(np.arange(len(start.classes)), seen)
-    name = f"model-{len(seen)}"
+    name, asked = f"model-{len(seen)}", {*(learning(run.strategy).extractors or {})}
+    told = partial(passes, model) if asked & OF_PASSES else model.predict_proba
     service.activate(TASK, name)
     if len(unseen):
         service.infer(
@@ -303,9 +320,10 @@ def learnt(trial: Trial, start: Start, run: Run, service: Service) -> tuple[int,
             ),
             unseen=Artifacts(
                 media=[str(n) for n in unseen],
-                probabilities=model.predict_proba(start.features[unseen]).astype(np.float32),
+                probabilities=told(start.features[unseen]).astype(np.float32),
                 features=start.features[unseen].astype(np.float32),
             ),
             classes=[str(each) for each in model.classes_],
+            novelty="novelty" in asked,
         )
     return run.curve[-1]

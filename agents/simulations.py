@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from agents import results
-from agents.simulate import LOT, InProcess, Run, Running, Service, Trial, learning, project_of, simulate
+from agents.simulate import LOT, InProcess, Run, Running, Service, Trial, check, project_of, simulate
 from agents.trials import DATA, MODELS, Data
 from deploy.trial import a_kafka, a_worker, own_folder
 from streams.errors import BadSettings
@@ -39,7 +39,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--budget", type=int, default=320, metavar="N", help="labels in all (320)")
     parser.add_argument("--annotators", type=int, default=1, metavar="N", help="who lease side by side (1: suggested)")
     parser.add_argument("--target", type=float, action="append", metavar="A", help="accuracies to reach (0.85, 0.9)")
-    parser.add_argument("--in-process", action="store_true", help="without Kafka and HTTP: faster, the same choices but for lots")
+    parser.add_argument("--in-process", action="store_true", help="without Kafka and HTTP: faster, and other lots")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where the CSV and the chart go (.state/simulate)")
 
 
@@ -71,7 +71,7 @@ async def run(given: argparse.Namespace, settings: Settings) -> int:
     trial, targets = trial_of(given), given.target or [0.85, 0.9]
     strategies = [*dict.fromkeys([*(given.strategy or ["balanced"]), LOT])]
     for strategy in strategies:
-        learning(strategy)
+        check(strategy, trial.model)
     rare = None if given.thin is None else int(given.thin.partition(":")[0])
     out = given.out or settings.state_dir / "simulate"
     async with in_process() if given.in_process else through_a_service(settings) as serve:

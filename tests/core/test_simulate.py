@@ -1,13 +1,16 @@
 """What choosing saves, in this process: a few seeds, with margins so wide that only a fault closes them."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from agents import results
-from agents.simulate import InProcess, Run, Trial, learning, project_of, simulate
-from agents.trials import Data, digits, wdbc
+from agents.extractors import Seen, bald, novelty, vote_entropy
+from agents.simulate import InProcess, Run, Trial, check, learning, project_of, simulate
+from agents.trials import MODELS, Data, Floats, Start, digits, passes, wdbc
 from streams.errors import BadSettings
 
 DIGITS = digits()
@@ -115,6 +118,44 @@ def test_a_strategy_is_a_preset_an_extractor_or_what_a_task_may_say(strategy: st
 def test_a_strategy_that_is_none_is_told(strategy: str) -> None:
     with pytest.raises(BadSettings, match="--strategy must be"):
         learning(strategy)
+
+
+def first_set(strategy: str, model: str = "logistic") -> tuple[Start, list[int], list[int]]:
+    [done] = runs(replace(trial(budget=30), model=model), strategy, 1)
+    return DIGITS.begun(0), done.labelled[:20], done.labelled[20:]
+
+
+@pytest.mark.parametrize("strategy", ["novelty", '{"preset": "uncertainty", "extractors": {"novelty": 2}}'])
+def test_by_novelty_what_is_farthest_from_the_labels_is_chosen(strategy: str) -> None:
+    start, labelled, chosen = first_set(strategy)
+
+    away = novelty(start.features, Seen(start.features[labelled], [None] * 20))
+
+    assert sorted(chosen) == sorted(np.argsort(away)[-10:].tolist())
+
+
+@pytest.mark.parametrize("of", [bald, vote_entropy])
+def test_what_the_trees_of_a_forest_disagree_on_is_chosen(of: Callable[..., Floats]) -> None:
+    start, labelled, chosen = first_set(of.__name__, "forest")
+
+    forest = MODELS["forest"]().fit(start.features[labelled], start.classes[labelled])
+    utility = of(passes(forest, start.features))
+    utility[labelled] = -1
+
+    assert np.sort(utility[chosen]) == pytest.approx(np.sort(utility)[-10:])
+
+
+@pytest.mark.parametrize("strategy", ["bald", '{"extractors": {"margin": 1, "vote_entropy": 1}}'])
+def test_a_model_of_one_voice_is_not_asked_what_its_passes_disagree_on(strategy: str) -> None:
+    check(strategy, "forest")
+
+    with pytest.raises(BadSettings, match="--model must be forest"):
+        check(strategy, "logistic")
+
+
+def test_an_extractor_that_no_model_tells_of_is_told() -> None:
+    with pytest.raises(BadSettings, match="built-in extractors"):
+        check('{"extractors": {"external:x": 1}}', "forest")
 
 
 def test_a_users_own_data_are_read_and_what_is_none_is_told(tmp_path: Path) -> None:
