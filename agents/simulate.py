@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from hashlib import blake2b
 from typing import Any
 
 import aiohttp
@@ -264,9 +265,14 @@ class Run:
 
 
 def project_of(trial: Trial, strategy: str, seed: int) -> str:
-    """A project's id: ties go by chance, and that by the id, so the same one gives the same curve."""
-    name = f"{trial.data.name}-{trial.model}-{trial.batch}-{trial.annotators}-{strategy}-{seed}"
-    return "".join(each if each.isalnum() else "-" for each in name)[:200]
+    """A project's id: ties go by chance, and that by the id, so the same one gives the same curve.
+
+    JSON is in it as a hash: some differs in punctuation alone.
+    """
+    if strategy.startswith("{"):
+        strategy = blake2b(strategy.encode(), digest_size=8).hexdigest()
+    name = f"{trial.data.name[:100]}-{trial.model}-{trial.batch}-{trial.annotators}-{strategy}-{seed}"
+    return "".join(each if each.isalnum() else "-" for each in name)
 
 
 def simulate(trial: Trial, strategy: str, seed: int, service: Service, tell: Callable[[int, float], None]) -> Run:

@@ -158,6 +158,22 @@ def test_an_extractor_that_no_model_tells_of_is_told() -> None:
         check('{"extractors": {"external:x": 1}}', "forest")
 
 
+def test_each_strategy_and_seed_has_a_project_of_its_own() -> None:
+    long = "{" + " " * 200 + "}"
+    thinned = trial(DIGITS.thinned("3:0.05"))
+
+    projects = {
+        project_of(trial(), strategy, seed)
+        for strategy in ('{"quotas":{"+":1}}', '{"quotas":{"-":1}}', long)
+        for seed in (0, 1)
+    }
+
+    assert len(projects) == 6
+    assert len(project_of(trial(replace(DIGITS, name="x" * 250)), long, 0)) < 180
+    assert project_of(trial(), "balanced", 0) == "digits-logistic-10-1-balanced-0"
+    assert project_of(thinned, "random", 1) == "digits-3-0-05-logistic-10-1-random-1"
+
+
 def test_a_users_own_data_are_read_and_what_is_none_is_told(tmp_path: Path) -> None:
     np.savez(tmp_path / "mine.npz", X=np.eye(4), y=["b", "a", "b", "a"])
     np.savez(tmp_path / "odd.npz", X=np.eye(4), y=[1, 2])
