@@ -9,6 +9,7 @@ from typing import NamedTuple
 import matplotlib as mpl
 import numpy as np
 from matplotlib import pyplot as plt
+from rich.markup import escape
 from rich.table import Table
 
 from agents.simulate import Run
@@ -48,8 +49,11 @@ def summaries(runs: Sequence[Run], targets: Sequence[float], rare: int | None) -
     return found
 
 
-def table(told: Sequence[Summary], targets: Sequence[float], rare: int | None) -> Table:
-    """The table that is printed: labels to reach targets, in the median; area under the curve, and its deviation."""
+def table(told: Sequence[Summary], targets: Sequence[float], rare: str | None) -> Table:
+    """The table that is printed: labels to reach targets, in the median; area under the curve, and its deviation.
+
+    rare: the name of the class that is watched.
+    """
     shown = Table()
     shown.add_column("strategy")
     for target in targets:
@@ -57,7 +61,7 @@ def table(told: Sequence[Summary], targets: Sequence[float], rare: int | None) -
     shown.add_column("area", justify="right")
     shown.add_column("±", justify="right")
     if rare is not None:
-        shown.add_column(f"class {rare} of first 100", justify="right")
+        shown.add_column(escape(f"class {rare} of first 100"), justify="right")
     for each in told:
         reached = ["never" if np.isinf(labels) else f"{labels:g}" for labels in each.labels_to]
         row = [each.strategy, *reached, f"{each.area:.4f}", f"{each.deviation:.4f}"]

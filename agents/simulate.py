@@ -42,6 +42,10 @@ class SimulationFailed(ActivesetError):
     """The service did not do what it promises."""
 
 
+class Whole(TaskLearning, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A `TaskLearning` that says nothing else: what is misspelt would not count."""
+
+
 def learning(strategy: str) -> TaskLearning:
     """How a task is to choose: a preset, an extractor (by its utility alone), or a `TaskLearning` as JSON.
 
@@ -55,7 +59,7 @@ def learning(strategy: str) -> TaskLearning:
         if strategy in EXTRACTORS:
             return TaskLearning(preset="uncertainty", extractors={strategy: 1.0})
         if strategy.startswith("{"):
-            return msgspec.json.decode(strategy, type=TaskLearning)
+            return msgspec.json.decode(strategy, type=Whole)
         return TaskLearning(preset=msgspec.convert(strategy, Preset))
     except msgspec.MsgspecError as why:
         raise BadSettings(
@@ -321,7 +325,7 @@ def learnt(trial: Trial, start: Start, run: Run, service: Service) -> tuple[int,
             name,
             seen=Artifacts(
                 media=[str(n) for n in seen],
-                labels=[str(each) for each in start.classes[seen]],
+                labels=[trial.data.names[each] for each in start.classes[seen]],
                 features=start.features[seen].astype(np.float32),
             ),
             unseen=Artifacts(
@@ -329,7 +333,7 @@ def learnt(trial: Trial, start: Start, run: Run, service: Service) -> tuple[int,
                 probabilities=told(start.features[unseen]).astype(np.float32),
                 features=start.features[unseen].astype(np.float32),
             ),
-            classes=[str(each) for each in model.classes_],
+            classes=[trial.data.names[each] for each in model.classes_],
             novelty="novelty" in asked,
         )
     return run.curve[-1]

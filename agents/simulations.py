@@ -5,6 +5,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -50,15 +51,35 @@ def trial_of(given: argparse.Namespace) -> Trial:
         BadSettings: it cannot be.
     """
     data: Data = DATA[given.dataset]() if given.npz is None else Data.of_file(given.npz)
-    if given.thin:
+    if given.thin is not None:
         data = data.thinned(given.thin)
     for name, least in (("seeds", 1), ("batch", 1), ("budget", 1), ("annotators", 1)):
         if getattr(given, name) < least:
             raise BadSettings(f"--{name} must be at least {least}, not {getattr(given, name)}")
     if given.annotators > given.batch:
         raise BadSettings(f"--annotators must be at most --batch, {given.batch}, not {given.annotators}")
+    for target in given.target or []:
+        if not 0 < target <= 1:
+            raise BadSettings(f"--target must be an accuracy above 0, at most 1, not {target}")
     first = given.first or data.first
+    for seed in range(given.seeds):
+        data.begun(seed, first)
     return Trial(data, given.model or data.model, first, given.batch, given.budget, given.annotators)
+
+
+def folder_of(given: argparse.Namespace, settings: Settings) -> Path:
+    """Where the CSV and the chart go, which can be written.
+
+    Raises:
+        BadSettings: it cannot.
+    """
+    out: Path = given.out or settings.state_dir / "simulate"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=out):
+            return out
+    except OSError as why:
+        raise BadSettings(f"--out must be a folder that can be written, not {out}: {why}") from why
 
 
 async def run(given: argparse.Namespace, settings: Settings) -> int:
@@ -72,13 +93,13 @@ async def run(given: argparse.Namespace, settings: Settings) -> int:
     strategies = [*dict.fromkeys([*(given.strategy or ["balanced"]), LOT])]
     for strategy in strategies:
         check(strategy, trial.model)
-    rare = None if given.thin is None else int(given.thin.partition(":")[0])
-    out = given.out or settings.state_dir / "simulate"
+    out = await asyncio.to_thread(folder_of, given, settings)
     async with in_process() if given.in_process else through_a_service(settings) as serve:
         runs = await asyncio.to_thread(every, trial, strategies, given.seeds, serve)
-    console.print(results.table(results.summaries(runs, targets, rare), targets, rare))
-    await asyncio.to_thread(out.mkdir, parents=True, exist_ok=True)
-    name = trial.data.name.replace(":", "-")
+    rare = trial.data.rare
+    told = results.summaries(runs, targets, rare)
+    console.print(results.table(told, targets, None if rare is None else trial.data.names[rare]))
+    name = "".join(each if each.isalnum() or each in "._-" else "-" for each in trial.data.name)
     title = f"{trial.data.name}, {trial.model}, {trial.batch} labels at a time, {given.seeds} seeds"
     await asyncio.to_thread(results.write, runs, out / f"{name}.csv")
     await asyncio.to_thread(results.draw, runs, title, out / f"{name}.png")

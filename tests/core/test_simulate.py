@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from agents import results
+from agents.__main__ import main
 from agents.extractors import Seen, bald, novelty, vote_entropy
 from agents.simulate import InProcess, Run, Trial, check, learning, project_of, simulate
 from agents.trials import MODELS, Data, Floats, Start, digits, passes, wdbc
@@ -114,7 +115,7 @@ def test_a_strategy_is_a_preset_an_extractor_or_what_a_task_may_say(strategy: st
     assert {name: getattr(found, name) for name in told} == told
 
 
-@pytest.mark.parametrize("strategy", ["best", "external:x", "{", '{"explore": 2}', ""])
+@pytest.mark.parametrize("strategy", ["best", "external:x", "{", '{"explore": 2}', '{"explor": 1}', ""])
 def test_a_strategy_that_is_none_is_told(strategy: str) -> None:
     with pytest.raises(BadSettings, match="--strategy must be"):
         learning(strategy)
@@ -176,20 +177,86 @@ def test_each_strategy_and_seed_has_a_project_of_its_own() -> None:
 
 def test_a_users_own_data_are_read_and_what_is_none_is_told(tmp_path: Path) -> None:
     np.savez(tmp_path / "mine.npz", X=np.eye(4), y=["b", "a", "b", "a"])
-    np.savez(tmp_path / "odd.npz", X=np.eye(4), y=[1, 2])
+    whole = (tmp_path / "mine.npz").read_bytes()
+    (tmp_path / "empty.npz").touch()
+    (tmp_path / "short.npz").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "torn.npz").write_bytes(whole[:150] + b"torn" + whole[154:])
+    np.save(tmp_path / "array.npy", np.eye(4))
 
     mine = Data.of_file(tmp_path / "mine.npz")
 
     assert (mine.name, mine.features.shape, mine.classes.tolist()) == ("mine", (4, 4), [1, 0, 1, 0])
-    for name in ("odd.npz", "none.npz"):
-        with pytest.raises(BadSettings, match="--npz must"):
+    assert mine.names == ("a", "b")
+    for name in ("none.npz", "empty.npz", "short.npz", "torn.npz", "array.npy", "."):
+        with pytest.raises(BadSettings, match="--npz must be a file of numpy"):
             Data.of_file(tmp_path / name)
 
 
-@pytest.mark.parametrize("told", ["3", "x:0.1", "3:2", "3:0.9", "12:0.1"])
+@pytest.mark.parametrize(
+    ("features", "classes"),
+    [
+        (np.eye(4), [1, 2]),
+        (np.ones((4, 0)), [1, 1, 2, 2]),
+        (np.full((4, 1), np.inf), [1, 1, 2, 2]),
+        (np.eye(4), [1, 1, np.nan, np.nan]),
+        (np.eye(4), [1, 1, 1, 1]),
+        (np.eye(4), [1, 1, 1, 2]),
+        (np.ones((0, 4)), []),
+        (np.eye(4), ["a", "a", "b/c", "b/c"]),
+    ],
+)
+def test_data_of_which_nothing_can_be_learnt_are_told(tmp_path: Path, features: Floats, classes: list[object]) -> None:
+    np.savez(tmp_path / "mine.npz", X=features, y=np.array(classes))
+
+    with pytest.raises(BadSettings, match="--npz must have"):
+        Data.of_file(tmp_path / "mine.npz")
+
+
+@pytest.mark.parametrize("told", ["", "3", "x:0.1", "34:0.1", "3:", "3:nan", "3:1", "3:2", "3:0.9", "12:0.1"])
 def test_a_class_that_cannot_be_thinned_so_is_told(told: str) -> None:
     with pytest.raises(BadSettings, match="--thin must"):
         DIGITS.thinned(told)
+
+
+def commanded(folder: Path, *arguments: str) -> int:
+    return main(["simulate", "--in-process", "--seeds", "2", "--budget", "30", "--out", str(folder), *arguments])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        *((["--first", first], "--first must") for first in ("0", "0x", "1", "-1", "x", "9" * 30, "5000", "500x")),
+        *((["--target", target], "--target must") for target in ("nan", "0", "-0.5", "1.01", "inf")),
+        (["--strategy", '{"explor": 1}'], "--strategy must"),
+        (["--strategy", "bald"], "--model must be forest"),
+        (["--strategy", '{"extractors": {"vote_entropy": 1}}', "--model", "svm"], "--model must be forest"),
+        (["--thin", ""], "--thin must"),
+        (["--thin", "3:0.0006"], "--npz and --thin must leave"),
+        (["--out", "/dev/null/here"], "--out must be a folder that can be written"),
+        (["--out", "/proc"], "--out must be a folder that can be written"),
+    ],
+)
+def test_what_cannot_be_simulated_is_told_before_anything_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], told: str
+) -> None:
+    assert commanded(tmp_path, *arguments) == 2
+
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"activeset: {told}")
+
+
+@pytest.mark.parametrize("classes", [("1", "2", "3"), ("cat", "a:dog", "[b]")])
+def test_a_users_own_class_is_thinned_and_told_by_its_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], classes: tuple[str, ...]
+) -> None:
+    features = np.random.default_rng(0).normal(size=(300, 4))
+    told: list[object] = [int(each) if each.isdigit() else each for each in classes]
+    np.savez(tmp_path / "mine.npz", X=features, y=np.array(told * 100))
+
+    for rare in classes:
+        assert commanded(tmp_path, "--npz", str(tmp_path / "mine.npz"), "--thin", f"{rare}:0.2") == 0
+        assert f"class {rare} of" in " ".join(capsys.readouterr().out.split())
 
 
 def test_results_are_told_in_a_table_a_csv_and_a_chart(tmp_path: Path) -> None:
