@@ -269,7 +269,9 @@ def novelty(features: Array, seen: Seen) -> Array:
     >>> novelty(np.array([[3.0, 4.0], [1.0, 0.0]]), Seen(np.array([[0.0, 0.0], [1.0, 0.0]]), ["a", "b"])).round(3)
     array([4.472, 0.   ])
     """
-    known, distance = seen.features, np.empty(len(features))
+    # Around their mean: far from zero the squares of features leave no digits to what they differ by.
+    mean = seen.features.mean(axis=0)
+    known, features, distance = seen.features - mean, features - mean, np.empty(len(features))
     norms = np.einsum("ij,ij->i", known, known)
     step = max(1, BLOCK // len(known))
     for first in range(0, len(features), step):
@@ -277,4 +279,6 @@ def novelty(features: Array, seen: Seen) -> Array:
         # Which is the nearest may be found with fewer digits than how far that is.
         nearest = (norms - 2 * rows @ known.T).argmin(axis=1)
         distance[first : first + step] = np.linalg.norm(rows - known[nearest], axis=1)
+    same = {row.tobytes() for row in known}  # one far out may still leave too few digits to the others
+    distance[[row.tobytes() in same for row in features]] = 0
     return distance

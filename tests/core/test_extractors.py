@@ -222,6 +222,14 @@ def test_a_distance_is_exact_far_from_zero() -> None:
     assert found == pytest.approx([0.25], rel=1e-9)
 
 
+@pytest.mark.parametrize("outlier", [0.0, 1e12])
+def test_what_the_model_was_trained_on_is_not_new_however_far_from_zero(outlier: float) -> None:
+    seen = 1e8 + np.random.default_rng(0).normal(size=(200, 8))
+    seen[0] += outlier
+
+    assert novelty(seen, Seen(seen, [None] * 200)).tolist() == [0.0] * 200
+
+
 def agnostic(features: Floats, seen: Floats) -> Floats:
     return fre_class_agnostic(features, Seen(seen, [None] * len(seen)))
 
