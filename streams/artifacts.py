@@ -11,6 +11,7 @@ from streams.media import Medium
 from streams.tensors import Array, array_of
 
 SUM_TOLERANCE = 0.02  # of a distribution in half precision over many classes
+ROUNDED = 1e-6  # by which a probability in single precision may be out of 0..1
 SPATIAL = 3  # axes of a row's features: D, height and width
 
 
@@ -79,11 +80,11 @@ def columns(event: ArtifactsInferred) -> Columns:
 
 
 def distributions(given: Array, event: ArtifactsInferred) -> Array:
-    """Probabilities of shape (rows, classes), or (rows, passes, classes), checked."""
+    """Probabilities of shape (rows, classes), or (rows, passes, classes), checked, and without what rounding adds."""
     classes = given.shape[-1]
     if len(given) and event.classes is not None and len(event.classes) != classes:
         raise MalformedEvent(f"classes must name the {classes} columns of probabilities, not {len(event.classes)}")
-    if given.size and not (given.min() >= 0 and given.max() <= 1):
+    if given.size and not (given.min() >= -ROUNDED and given.max() <= 1 + ROUNDED):
         raise MalformedEvent("probabilities must be in 0..1")
     if not event.multi_label and given.size:
         sums = given.sum(axis=-1)
@@ -91,7 +92,7 @@ def distributions(given: Array, event: ArtifactsInferred) -> Array:
         if off.max() > SUM_TOLERANCE:
             worst = float(sums.flat[off.argmax()])
             raise MalformedEvent(f"probabilities must sum to 1 in each row, not to {worst:.6g}; or set multi_label")
-    return given
+    return np.clip(given, 0, 1)
 
 
 def flat(features: Array) -> Array:

@@ -165,8 +165,8 @@ def test_an_empty_chunk_is_one(multi_label: bool) -> None:
     ("sent", "multi_label", "named"),
     [
         ([[1.1, -0.1], [1, 0]], False, "probabilities must be in 0..1"),
-        ([[1, 0], [-1e-9, 1]], True, "probabilities must be in 0..1"),
-        ([[1, 0], [1, 1.0001]], True, "probabilities must be in 0..1"),
+        ([[1, 0], [-2e-6, 1]], True, "probabilities must be in 0..1"),
+        ([[1, 0], [1, 1.000002]], True, "probabilities must be in 0..1"),
         ([[1, 0], [0.4, 0.2]], False, "probabilities must sum to 1 in each row, not to 0.6; or set multi_label"),
         ([[1, 1], [1, 0]], False, "probabilities must sum to 1 in each row, not to 2"),
         ([[0, 0], [1, 0]], False, "probabilities must sum to 1 in each row, not to 0"),
@@ -187,6 +187,16 @@ def test_a_distribution_may_be_as_far_off_as_half_precision_is() -> None:
     assert columns(inferred(1, probabilities=[[just, 0.0]])).left_out == 0
     with pytest.raises(MalformedEvent, match="must sum to 1"):
         columns(inferred(1, probabilities=[[over, 0.0]]))
+
+
+@pytest.mark.parametrize("multi_label", [True, False])
+def test_a_probability_may_be_out_of_its_range_by_what_rounding_adds(multi_label: bool) -> None:
+    event = inferred(probabilities=[[1.0000001, -1e-7], [0.5, 0.5]], multi_label=multi_label)
+
+    found = columns(event)
+
+    assert found.probabilities is not None
+    assert found.probabilities.tolist() == [[1.0, 0.0], [0.5, 0.5]]
 
 
 def test_thousand_classes_in_half_precision_are_a_distribution() -> None:
