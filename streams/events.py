@@ -32,7 +32,7 @@ EXTERNAL = "external:"
 Extractor = Annotated[
     str, Meta(max_length=220, pattern=rf"\A({'|'.join(EXTRACTORS)}|{EXTERNAL}[^\x00-\x1f\x7f/]{{1,200}})\Z")
 ]
-Weight = Annotated[float, Meta(gt=0, le=1_000_000)]
+Weight = Annotated[float, Meta(ge=1e-6, le=1_000_000)]
 Shares = Annotated[dict[Id, Weight], Meta(min_length=1, max_length=1000)]
 CHUNKS = 1_000_000
 

@@ -415,6 +415,8 @@ PICK: Told = {"medium": IMAGE, "rank": 1, "score": 0.5}
         ("project_updates", {"tasks": [{"task_id": str(i)} for i in range(101)]}, "$.tasks"),
         ("project_updates", {"active_learning": {"preset": "best"}}, "$.active_learning.preset"),
         ("project_updates", {"active_learning": None}, "$.active_learning"),
+        ("project_updates", {"active_learning": {"tasks": {"t": {"extractors": {"fre": 1e-7}}}}}, "`float` >= 1e-06"),
+        ("project_updates", {"active_learning": {"tasks": {"t": {"quotas": {"x": 5e-324}}}}}, "`float` >= 1e-06"),
         ("project_deletions", {"project_id": ABSENT}, "`project_id`"),
         ("project_deletions", {"workspace_id": ["w"]}, "$.workspace_id"),
         ("media_uploads", {"dataset_storage_id": "a/b"}, "$.dataset_storage_id"),
