@@ -217,15 +217,16 @@ class ArtifactsInferred(Event, frozen=True, kw_only=True):
 class Chosen(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Why a medium is in a set.
 
-    by: its `score`; that it stands for a cluster of the best (`diversity`), or of those without a score (`typicality`);
-        or by `lot`.
+    by: its `score`; that it stands for a cluster of the best (`diversity`), or of those without a score (`typicality`;
+        those that stand for none follow, and have no size); by `chance`, in the fixed order of what is without a score;
+        or by `lot`, drawn for this set.
     without_features: it would have been chosen for being unlike others, but no features are known.
     cluster_size: how many media it stands for. distance: from the middle of the cluster, or from its nearest neighbours
         there, in the mean, in units of the features.
     probability: with which it is in such a set, where some are by lot.
     """
 
-    by: Literal["score", "diversity", "typicality", "lot"]
+    by: Literal["score", "diversity", "typicality", "chance", "lot"]
     without_features: bool = False
     cluster_size: Annotated[int, Meta(ge=0)] = 0
     distance: float | None = None

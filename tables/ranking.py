@@ -27,7 +27,7 @@ from tables.sketches import Numbers, Places, Sketches
 from tables.slots import NOTHING_FOUND, pairs, sketches_of
 from tables.typical import SAMPLE, Level, levels, sample_of, typical
 
-Known = dict[bytes, list[Level]]
+Known = dict[str, tuple[bytes, list[Level]]]  # of each task, what clusters are of, and they
 
 TINY = 1e-9  # what a share times a count may lack of a whole number
 PART = 4096  # places of an order that are looked through at once
@@ -65,7 +65,8 @@ class Order:
     be annotated. held: whether somebody has it. hidden: whether skipped, so that nobody in particular gets it.
     due: when it changes without an event (milliseconds since the epoch); none if it does not.
     ends: how many of the best are in a tier or in one before it, by tier. how: sets are put together of them.
-    typical: of media that were not scored and are typical of others, how many these are, and how near, by their places.
+    typical: of media that were not scored and come as typical ones do, by their places, how many they stand for, and how
+    near these are; 0 and none if there are none.
     given: the places of those that somebody has and that might be chosen if nobody had, best first; before: how many of
     the best stand before each.
     """
@@ -83,7 +84,7 @@ class Order:
     due: int | None
     ends: Mapping[int, int]
     how: How
-    typical: Mapping[int, tuple[int, float]]
+    typical: Mapping[int, tuple[int, float | None]]
     given: Places
     before: Places
 
@@ -291,8 +292,12 @@ class Ranking:
             chance = self.pool.chance_of(order.media[order.best[places]])
             found = with_lots(found, places, chance, order.how.explore, limit, number_of(seed))
         for n, each in enumerate(found):
-            if each.why.by == "score" and (of := order.typical.get(int(order.best[each.place]))):
-                why = structs.replace(each.why, by="typicality", cluster_size=of[0], distance=of[1])
+            place = int(order.best[each.place])
+            if each.why.by == "score" and order.tier[place] == UNSCORED:
+                why = structs.replace(each.why, by="chance")
+                if place in order.typical:
+                    size, away = order.typical[place]
+                    why = structs.replace(why, by="typicality", cluster_size=size, distance=away)
                 found[n] = Choice(each.place, why)
         return sorted(found, key=lambda each: each.place)
 
@@ -520,10 +525,12 @@ def order_of(pool: Pool, task_id: str | None, now: int, patience_ms: int, known:
         eligible &= np.isin(state, allowed)
     chance, (taken, ends) = pool.chance(), pool.taken(now)
     how = how_of(project, asked[0].task_id) if asked else How()
-    turn, typical = np.zeros(len(media)), dict[int, tuple[int, float]]()
+    hidden = pool.hidden()
+    turn, typical = np.zeros(len(media)), dict[int, tuple[int, float | None]]()
     if how.diversify and (tier == UNSCORED).any():
-        task, unscored = next(iter(of_task.items()))
-        first, typical = typical_of(pool, task, unscored, chance, ~eligible | taken, known)
+        task, told_there = next(iter(of_task.items()))
+        candidates = (tier == UNSCORED) & ~hidden  # also in no other task
+        first, typical = typical_of(pool, task, told_there, chance, ~eligible | taken, candidates, known)
         turn[:] = len(first)
         turn[first] = np.arange(len(first))
     every = np.lexsort((chance, turn, score, tier))
@@ -543,7 +550,7 @@ def order_of(pool: Pool, task_id: str | None, now: int, patience_ms: int, known:
         states=states,
         open=eligible,
         held=taken,
-        hidden=pool.hidden(),
+        hidden=hidden,
         due=min(due, default=None),
         ends={each: int(np.searchsorted(tier[best], each, side="right")) for each in (ACTIVE, EARLIER, UNSCORED)},
         how=how,
@@ -554,11 +561,18 @@ def order_of(pool: Pool, task_id: str | None, now: int, patience_ms: int, known:
 
 
 def typical_of(
-    pool: Pool, task_id: str, told: Scores, chance: Numbers, covered: NDArray[np.bool_], known: Known
-) -> tuple[Places, dict[int, tuple[int, float]]]:
+    pool: Pool,
+    task_id: str,
+    told: Scores,
+    chance: Numbers,
+    covered: NDArray[np.bool_],
+    candidates: NDArray[np.bool_],
+    known: Known,
+) -> tuple[Places, dict[int, tuple[int, float | None]]]:
     """The media that no model has scored, of which features are known, the most typical first; and of what they are.
 
-    covered: whether a medium is annotated, or somebody has it. known: clusters that were made before, by what of.
+    covered: whether a medium is annotated, or somebody has it. candidates: whether it may be among them if not.
+    known: clusters that were made before.
     """
     there = np.flatnonzero((told.tier == UNSCORED) & (told.chosen["model"] != 0))
     models, times = np.unique(told.chosen["model"][there], return_counts=True)
@@ -570,12 +584,13 @@ def typical_of(
     rows = sample_of(sketches, chance[there])
     sample, sketches = there[rows], sketches[rows]
     name = blake2b(pool.media()[sample].tobytes() + sketches.values.tobytes() + sketches.scale.tobytes()).digest()
-    if name not in known:
-        known.clear()
-        known[name] = levels(sketches)
-    found = typical(known[name], covered[sample])
+    for gone in known.keys() - {task.task_id for task in pool.project.tasks}:
+        del known[gone]
+    if task_id not in known or known[task_id][0] != name:
+        known[task_id] = name, levels(sketches)
+    found = typical(known[task_id][1], covered[sample], candidates[sample])
     clusters = zip(sample[found.order].tolist(), found.size.tolist(), found.distance.tolist(), strict=True)
-    return sample[found.order], {place: (size, away) for place, size, away in clusters if size}
+    return sample[found.order], {place: (size, away if size else None) for place, size, away in clusters}
 
 
 def counts(labels: NDArray[np.uint64]) -> dict[int, int]:

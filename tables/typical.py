@@ -60,20 +60,22 @@ def levels(sketches: Sketches) -> list[Level]:
     return found
 
 
-def typical(of: list[Level], covered: Mask) -> Typical:
+def typical(of: list[Level], covered: Mask, candidates: Mask) -> Typical:
     """An order for a beginning without a model; the first N of it are a good set whatever N is.
 
     Level by level, of the clusters that hold nothing that is covered or was chosen before, the most typical medium, the
     largest cluster first. After the last level the others follow, of each cluster the most typical first, those of
     clusters that have the fewest first.
 
-    covered: of each medium of the sample, whether it is annotated or somebody has it.
+    covered: of each medium of the sample, whether it is annotated or somebody has it. candidates: whether it may be in
+    the order if it is not.
     """
     done = covered.copy()
     chosen, sizes, apart = [np.empty(0, np.intp)], [np.empty(0, np.int64)], [np.empty(0)]
     for level in of:
         empty = np.bincount(level.which[done], minlength=len(level.size)) == 0
         leading = np.lexsort((level.away, level.which))
+        leading = leading[candidates[leading]]
         leading = leading[np.diff(level.which[leading], prepend=-1) > 0]
         leading = leading[(empty & (level.size >= SMALLEST))[level.which[leading]]]
         leading = leading[np.argsort(-level.size[level.which[leading]], kind="stable")]
@@ -81,7 +83,7 @@ def typical(of: list[Level], covered: Mask) -> Typical:
         chosen.append(leading)
         sizes.append(level.size[level.which[leading]])
         apart.append(level.away[leading])
-    rest = by_turns(of[-1], done) if of else chosen[0]
+    rest = by_turns(of[-1], done, candidates) if of else chosen[0]
     return Typical(
         np.concatenate([*chosen, rest]),
         np.concatenate([*sizes, np.zeros(len(rest), np.int64)]),
@@ -89,10 +91,10 @@ def typical(of: list[Level], covered: Mask) -> Typical:
     )
 
 
-def by_turns(level: Level, done: Mask) -> Places:
-    """Those that are not done: each cluster gives its most typical, those with the fewest done first."""
+def by_turns(level: Level, done: Mask, candidates: Mask) -> Places:
+    """The candidates that are not done: each cluster gives its most typical, those with the fewest done first."""
     had = np.bincount(level.which[done], minlength=len(level.size))
-    left = np.flatnonzero(~done)
+    left = np.flatnonzero(candidates & ~done)
     left = left[np.lexsort((level.away[left], level.which[left]))]
     of = level.which[left]
     numbers = np.bincount(of, minlength=len(level.size))

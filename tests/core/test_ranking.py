@@ -17,6 +17,8 @@ from tables.pool import Pool
 from tables.ranking import Order, Place, Ranking, order_of
 from tables.rows import SKIP, SKIPS, Kind, hashed, medium_bytes, pack_int, prefix_of
 from tables.scores import NEVER_SCORED, ranked
+from tables.sketches import Sketches
+from tables.typical import Level, levels
 from tests.core.table import NOW, Table, chunk, picks, top, top_of
 
 PATIENCE_MS = 600_000
@@ -652,6 +654,57 @@ async def test_where_most_candidates_are_of_one_model_the_features_of_others_are
     told_of = dict(zip(named(found, IMAGES), by(found), strict=True))
     assert told_of.pop("a0") == "score"
     assert [*told_of.values()] == ["diversity"] * 3
+
+
+def unscored(images: list[str], **more: Any) -> dict[str, Any]:
+    """A chunk of their features alone, before any model."""
+    return grouped(images, **{"model_id": "backbone", "probabilities": None, "labels": None, **more})
+
+
+async def test_of_a_cluster_of_which_a_medium_is_for_nobody_another_is_typical() -> None:
+    images = [f"{group}{n}" for n in range(15) for group in "abcdefghi"]
+    table = await told(*images)
+    await table.hears("inference_artifacts", **unscored(images))
+    first = named(await top(ranking_of(table), limit=9), images)
+    await skips(table, *first)
+
+    again = named(await top(ranking_of(table), limit=9), images)
+
+    assert sorted(each[0] for each in first) == sorted(each[0] for each in again) == [*"abcdefghi"]
+    assert not {*first} & {*again}
+
+
+async def test_what_another_task_has_scored_is_in_a_projects_set_for_its_score() -> None:
+    table = await told(*IMAGES, tasks=({"task_id": "t"}, {"task_id": "t2"}))
+    await table.hears("inference_artifacts", **unscored(IMAGES))
+    scored = chunk("model", *IMAGES[:30], probabilities=margins(*[0.5] * 30), features=None, task_id="t2")
+    await table.hears("inference_artifacts", **scored)
+
+    found = await top(ranking_of(table), None)
+
+    assert by(found) == ["score"] * 30 + ["typicality"] * 15
+
+
+async def test_clusters_are_made_once_of_the_same_features_whichever_task_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[int] = []
+
+    def counted(sketches: Sketches) -> list[Level]:
+        made.append(len(sketches))
+        return levels(sketches)
+
+    monkeypatch.setattr("tables.ranking.levels", counted)
+    table = await told(*IMAGES, tasks=({"task_id": "t"}, {"task_id": "t2"}))
+    await table.hears("inference_artifacts", **unscored(IMAGES))
+    await table.hears("inference_artifacts", **unscored(IMAGES[:30], task_id="t2"))
+    ranking = ranking_of(table)
+
+    for task in ("t", "t2", None) * 2:
+        ranking.update([])  # what makes the order anew
+        await top(ranking, task)
+
+    assert made == [45, 30]
 
 
 @pytest.mark.parametrize("user", [None, "u", "v"])

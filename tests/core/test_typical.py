@@ -24,11 +24,15 @@ def uncovered(of: Places) -> NDArray[np.bool_]:
     return np.zeros(len(of), bool)
 
 
+def every(of: Places) -> NDArray[np.bool_]:
+    return np.ones(len(of), bool)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_the_first_ones_are_one_of_each_cluster_so_that_any_number_of_them_is_a_good_beginning(seed: int) -> None:
     of = np.random.default_rng(seed).permutation(np.repeat(np.arange(FIRST), 30))
 
-    found = typical(levels(lying(of, seed)), uncovered(of))
+    found = typical(levels(lying(of, seed)), uncovered(of), every(of))
 
     first = of[found.order]
     assert sorted(first[:FIRST].tolist()) == [*range(FIRST)]
@@ -41,7 +45,7 @@ def test_the_first_ones_are_one_of_each_cluster_so_that_any_number_of_them_is_a_
 def test_the_largest_cluster_comes_first() -> None:
     of = np.repeat(np.arange(FIRST), np.arange(10, 10 + 5 * FIRST, 5))
 
-    found = typical(levels(lying(of)), uncovered(of))
+    found = typical(levels(lying(of)), uncovered(of), every(of))
 
     assert of[found.order[:FIRST]].tolist() == [*range(FIRST)][::-1]
     assert found.size[:FIRST].tolist() == [*range(10, 10 + 5 * FIRST, 5)][::-1]
@@ -52,10 +56,22 @@ def test_clusters_in_which_something_is_annotated_come_after_the_others() -> Non
     covered = uncovered(of)
     covered[[int(np.flatnonzero(of == cluster)[0]) for cluster in (2, 5, 6)]] = True
 
-    found = typical(levels(lying(of)), covered)
+    found = typical(levels(lying(of)), covered, every(of))
 
     assert sorted(of[found.order[:7]].tolist()) == [0, 1, 3, 4, 7, 8, 9]
     assert {2, 5, 6} <= {*of[found.order[7:20]].tolist()}
+
+
+def test_of_a_cluster_of_which_some_are_no_candidates_another_is_the_example() -> None:
+    of = np.random.default_rng(0).permutation(np.repeat(np.arange(FIRST), 30))
+    of_all = levels(lying(of))
+    candidates = every(of)
+    candidates[typical(of_all, uncovered(of), every(of)).order[:FIRST]] = False
+
+    found = typical(of_all, uncovered(of), candidates)
+
+    assert sorted(of[found.order[:FIRST]].tolist()) == [*range(FIRST)]
+    assert found.size[:FIRST].tolist() == [30] * FIRST
 
 
 def test_who_lies_closest_to_the_others_of_its_cluster_is_the_most_typical() -> None:
@@ -63,7 +79,7 @@ def test_who_lies_closest_to_the_others_of_its_cluster_is_the_most_typical() -> 
     sketches = lying(of)
     points = sketches.values * sketches.scale[:, None].astype(np.float64)
 
-    found = typical(levels(sketches)[:1], uncovered(of))
+    found = typical(levels(sketches)[:1], uncovered(of), every(of))
 
     for chosen, distance in zip(found.order[:FIRST].tolist(), found.distance[:FIRST].tolist(), strict=True):
         own = points[of == of[chosen]]
@@ -74,7 +90,7 @@ def test_who_lies_closest_to_the_others_of_its_cluster_is_the_most_typical() -> 
 def test_outliers_are_nobodys_example() -> None:
     of = np.concatenate([np.repeat(np.arange(8), 40), [8, 9]])
 
-    found = typical(levels(lying(of)), uncovered(of))
+    found = typical(levels(lying(of)), uncovered(of), every(of))
 
     assert {*of[found.order[:8]].tolist()} == {*range(8)}
     assert (found.size[: np.flatnonzero(found.size)[-1] + 1] >= SMALLEST).all()
@@ -82,19 +98,19 @@ def test_outliers_are_nobodys_example() -> None:
 
 @settings(deadline=None)
 @given(st.integers(0, 1000), st.integers(0, 80), st.floats(0, 1))
-def test_all_that_is_not_covered_is_in_the_order_once(seed: int, rows: int, share: float) -> None:
+def test_every_candidate_that_is_not_covered_is_in_the_order_once(seed: int, rows: int, share: float) -> None:
     random = np.random.default_rng(seed)
-    covered = random.random(rows) < share
+    covered, candidates = random.random(rows) < share, random.random(rows) < 0.8
 
-    found = typical(levels(Sketches.of(random.normal(size=(rows, 3)))), covered)
+    found = typical(levels(Sketches.of(random.normal(size=(rows, 3)))), covered, candidates)
 
-    assert sorted(found.order.tolist()) == np.flatnonzero(~covered).tolist()
+    assert sorted(found.order.tolist()) == np.flatnonzero(candidates & ~covered).tolist()
     assert len(found.order) == len(found.size) == len(found.distance)
     assert np.isfinite(found.distance).tolist() == (found.size > 0).tolist()
 
 
 def test_media_that_are_all_alike_are_all_in_the_order() -> None:
-    found = typical(levels(Sketches.of(np.ones((30, 4)))), np.zeros(30, bool))
+    found = typical(levels(Sketches.of(np.ones((30, 4)))), np.zeros(30, bool), np.ones(30, bool))
 
     assert sorted(found.order.tolist()) == [*range(30)]
 

@@ -195,7 +195,7 @@ async def test_at_random_and_without_diversity_nothing_is_typical(house: House, 
 
     answer = await house.sets.shown(PROJECT, Query(TASK, 10))
 
-    assert choices(answer) == [{"by": "score"}] * 10
+    assert choices(answer) == [{"by": "chance"}] * 10
     assert groups(plain) != "abcdefghij"
 
 
@@ -218,3 +218,14 @@ async def test_media_of_which_nothing_is_known_come_last(house: House) -> None:
 
     assert images[-1] == "new"
     assert len(images) == 121
+
+
+async def test_every_item_says_whether_it_was_typical_or_came_by_chance(house: House) -> None:
+    await only_features(house, EXAMPLES)
+    await house.tells("new")
+
+    told = choices(await house.sets.shown(PROJECT, Query(TASK, 200)))
+
+    assert [choice["by"] for choice in told] == ["typicality"] * 120 + ["chance"]
+    assert {"cluster_size", "distance"} <= told[0].keys()
+    assert told[-2] == {"by": "typicality"}  # it stands for none: they all have one
