@@ -31,6 +31,7 @@ Known = dict[str, tuple[bytes, list[Level]]]  # of each task, what clusters are 
 
 TINY = 1e-9  # what a share times a count may lack of a whole number
 PART = 4096  # places of an order that are looked through at once
+AWAY_FROM = 5  # media that others have, for each of a set, from which it is kept away: more cost more than the set
 SKIPPED = 200  # media of an old order that are looked at in vain: some milliseconds
 LOOKED_AT = 1000 + SKIPPED  # of those before a medium, for its rank: all that an active set may show
 Tier = Literal["active_model", "earlier_model", "not_scored"]
@@ -65,8 +66,8 @@ class Order:
     be annotated. held: whether somebody has it. hidden: whether skipped, so that nobody in particular gets it.
     due: when it changes without an event (milliseconds since the epoch); none if it does not.
     ends: how many of the best are in a tier or in one before it, by tier. how: sets are put together of them.
-    typical: of media that were not scored and come as typical ones do, by their places, how many they stand for, and how
-    near these are; 0 and none if there are none.
+    typical: of media that were not scored and come as typical ones do, by their places, how many these stand for, and
+    how near they are; 0 and none if they stand for none.
     given: the places of those that somebody has and that might be chosen if nobody had, best first; before: how many of
     the best stand before each.
     """
@@ -264,10 +265,10 @@ class Ranking:
         return groups
 
     def _with_features(self, group: Group, made: Made, asked: Asked) -> Group:
-        """A group with sketches, also of the media before its last one that somebody has; to be read in a thread."""
+        """A group with sketches, also of the best before its last one that somebody has; to be read in a thread."""
         order, told, candidates = made.order, made.order.lead, group.places
-        given = order.given[: np.searchsorted(order.before, candidates[-1], side="right")][: len(candidates)]
-        given = np.concatenate([given, self._lately_given(made, asked)])
+        given = order.given[: np.searchsorted(order.before, candidates[-1], side="right")]
+        given = np.concatenate([self._lately_given(made, asked), given])[: AWAY_FROM * group.count]
         models, times = np.unique(told.chosen["model"][order.best[candidates]], return_counts=True)
 
         def read(places: Places) -> Callable[[], Sketches]:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from streams.errors import UnknownTask
 from streams.media import Image
+from tables.choosing import Choice, Group, chosen
 from tables.heads import AMONG
 from tables.pool import Pool
 from tables.ranking import Order, Place, Ranking, order_of
@@ -629,6 +630,27 @@ async def test_what_was_given_away_while_an_order_was_made_keeps_a_set_away_from
     found, _ = await asking
 
     assert sorted(each[0] for each in named(found, IMAGES)) == ["a", "c"]
+
+
+async def test_a_set_is_kept_away_from_so_many_of_the_best_that_others_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Group] = []
+
+    def seen(groups: list[Group]) -> list[Choice]:
+        asked.extend(groups)
+        return chosen(groups)
+
+    monkeypatch.setattr("tables.ranking.chosen", seen)
+    table = await told(*IMAGES)
+    chunk_of_all = grouped(IMAGES)
+    await table.hears("inference_artifacts", **chunk_of_all)
+    await table.hears("active_set_events", change="granted", request_id="r", media=picks(*IMAGES[:20]))
+
+    await top(ranking_of(table), limit=2)
+
+    [_, group] = asked  # there is no active model
+    assert group.fixed is not None
+    best = Sketches.of(np.array(chunk_of_all["features"][:10]))
+    assert group.fixed().values.tolist() == best.values.tolist()
 
 
 async def test_a_projects_set_is_spread_over_the_features_of_its_first_task() -> None:
