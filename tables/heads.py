@@ -5,6 +5,7 @@ Chance is a hash, and all else exact: the same candidates give the same set on a
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from heapq import heapify, heappop, heapreplace
 from typing import Literal
 
 import numpy as np
@@ -169,19 +170,22 @@ def apportioned(
     >>> apportioned(5, {1: 0.5, 2: 0.5}, {1: 9, 2: 9}, {1: 3})
     {1: 1, 2: 4}
     """
-    labels = np.array(sorted(there), dtype=object)
-    share = np.array([target.get(label, 0.0) for label in labels], dtype=np.float64)
-    most = np.array([there[label] for label in labels], dtype=np.int64)
-    before = np.array([had.get(label, 0) for label in labels], dtype=np.int64)
-    given = np.zeros(len(labels), np.int64)
-    for _ in range(min(count, int(most.sum()))):
-        open_ = given < most
-        behind = np.where(open_, share / (before + given + 1), -1.0)
-        if behind.max() > 0:
-            given[int(np.argmax(behind))] += 1
+    given = dict.fromkeys(sorted(there), 0)
+
+    def turn(label: int) -> tuple[float, int, int]:
+        share, left = target.get(label, 0.0), there[label] - given[label]
+        return -share / (had.get(label, 0) + given[label] + 1), 0 if share else -left, label
+
+    turns = [turn(label) for label in given if there[label]]
+    heapify(turns)
+    for _ in range(min(count, sum(there.values()))):
+        label = turns[0][-1]
+        given[label] += 1
+        if given[label] < there[label]:
+            heapreplace(turns, turn(label))
         else:
-            given[int(np.argmax(np.where(open_, most - given, -1)))] += 1
-    return {label: int(number) for label, number in zip(labels, given, strict=True)}
+            heappop(turns)
+    return given
 
 
 @dataclass(frozen=True)

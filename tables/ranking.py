@@ -6,6 +6,7 @@ go on meanwhile. What they changed since is looked at again in what is answered.
 
 import asyncio
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
@@ -22,8 +23,8 @@ from tables.choosing import Choice, Group, How, chosen, how_of, with_lots
 from tables.heads import Quotas, apportioned, shares
 from tables.pool import MEDIA, Media, Pool
 from tables.rows import FOREVER, MEDIUM_BYTES, STATES, Change, medium_bytes, number_of
-from tables.scores import ACTIVE, EARLIER, NEVER_SCORED, UNSCORED, Floats, Scores, reduced, scores
-from tables.sketches import Numbers, Places, Sketches
+from tables.scores import ACTIVE, EARLIER, NEVER_SCORED, UNSCORED, Floats, Scores, parts, reduced, scores
+from tables.sketches import Mask, Numbers, Places, Sketches
 from tables.slots import NOTHING_FOUND, pairs, sketches_of
 from tables.typical import SAMPLE, Level, levels, sample_of, typical
 
@@ -58,6 +59,17 @@ class Reason(TypedDict):
 
 
 @dataclass(frozen=True)
+class Labelled:
+    """The best of a tier by the label that is predicted for them.
+
+    places: of each label, those in the order, best first. there: how many of them are hidden from nobody in particular.
+    """
+
+    places: Mapping[int, Places]
+    there: Counter[int]
+
+
+@dataclass(frozen=True)
 class Order:
     """The media of a task, or of the whole project, that may be annotated: their places in the pool, best first.
 
@@ -70,6 +82,8 @@ class Order:
     how near they are; 0 and none if they stand for none.
     given: the places of those that somebody has and that might be chosen if nobody had, best first; before: how many of
     the best stand before each.
+    labels: the best by label, by tier, and had: how many media of each label are annotated, or somebody has; where sets
+    have quotas.
     """
 
     media: Media
@@ -88,6 +102,8 @@ class Order:
     typical: Mapping[int, tuple[int, float | None]]
     given: Places
     before: Places
+    labels: Mapping[int, Labelled]
+    had: Counter[int]
 
     @property
     def lead_task(self) -> str:
@@ -99,17 +115,25 @@ class Order:
         """What is known in it."""
         return self.of_task[self.lead_task]
 
-    def quota(self, quotas: Quotas, labels: Numbers, count: int) -> dict[int, int]:
-        """How many media of each label a set is to have, labels: of those that can be had.
+    def quota(self, quotas: Quotas, tier: int, hidden: Mask, given: Counter[int], count: int) -> dict[int, int]:
+        """How many media of each label a set is to have of a tier.
 
-        What is annotated, or somebody has, counts with the label that a person gave it, else with the predicted one.
+        hidden: which media are not for who asks. given: how many of each label it has of the tiers before.
         """
-        told, gone = self.lead, self.held | ~self.open
-        known = np.where(told.truth != 0, told.truth, np.where(told.tier < UNSCORED, told.chosen["label"], 0))[gone]
-        had, there = counts(known[known != 0]), counts(labels)
-        none = {0, NOTHING_FOUND}
-        whole = {label: had.get(label, 0) + there.get(label, 0) for label in {*had, *there} - none}
+        had, there = self.had + given, self.there(tier, hidden)
+        whole = had + there
+        for none in (0, NOTHING_FOUND):
+            del whole[none]
         return apportioned(count, shares(quotas, whole), there, had)
+
+    def there(self, tier: int, hidden: Mask) -> Counter[int]:
+        """How many media of each label can be had of a tier; no quota counts on what is hidden."""
+        found = self.labels[tier].there.copy()
+        other = np.flatnonzero(hidden != self.hidden)
+        other = other[self.open[other] & ~self.held[other] & (self.tier[other] == tier)]
+        for label, gone in zip(self.lead.chosen["label"][other].tolist(), hidden[other].tolist(), strict=True):
+            found[label] += -1 if gone else 1
+        return +found
 
     def utility(self, places: Places) -> Floats:
         """What stands for the use of some media: the utility if one extractor counts, else the score turned around."""
@@ -236,18 +260,16 @@ class Ranking:
 
     def _groups(self, made: Made, count: int, asked: Asked) -> list[Group] | None:
         """The candidates for a set of so many, of one tier after the other; none if the order is too old to tell."""
-        order, how, groups, begin = made.order, made.order.how, list[Group](), 0
+        order, how, groups, begin, given = made.order, made.order.how, list[Group](), 0, Counter[int]()
         for tier in (ACTIVE, EARLIER, UNSCORED):
             of_tier = range(begin, order.ends[tier])
             begin, way = of_tier.stop, how if tier != UNSCORED else How()
             shares: list[tuple[range | Places, int]] = [(of_tier, count)]
             quota = None
-            if how.quotas is not None and tier != UNSCORED and of_tier:
-                there = np.arange(of_tier.start, of_tier.stop)
-                there = there[~asked.hidden[order.best[there]]]  # no quota counts on what is not for them
-                labels = order.lead.chosen["label"][order.best[there]]
-                quota = order.quota(how.quotas, labels, count)
-                shares = [(there[labels == np.uint64(label)], number) for label, number in quota.items() if number]
+            if how.quotas is not None and tier in order.labels:
+                wanted = order.quota(how.quotas, tier, asked.hidden, given, count)
+                quota = {label: number for label, number in wanted.items() if number}
+                shares = [(order.labels[tier].places[label], number) for label, number in quota.items()]
             found = [self.left(made, places, way.candidates(number, len(places)), asked) for places, number in shares]
             left = [each for each in found if each is not None]
             if len(left) < len(found):
@@ -256,6 +278,7 @@ class Ranking:
             group = Group(candidates, min(count, len(candidates)), order.utility(order.best[candidates]))
             if quota is not None:
                 group = replace(group, labels=order.lead.chosen["label"][order.best[candidates]], quota=quota)
+                given += Counter({label: min(quota[label], len(each)) for label, each in zip(quota, left, strict=True)})
             if how.diversify and tier != UNSCORED and len(candidates) > group.count:
                 group = self._with_features(group, made, asked)
             groups.append(group)
@@ -380,8 +403,10 @@ class Ranking:
         """
         order, left, skipped = made.order, list[int](), 0
         eligible, current = self.eligible(made), self.current(made)
-        for first in range(0, len(places), PART):
-            some = places[first : first + PART]
+        first, step = 0, count + 1
+        while first < len(places):
+            some = places[first : first + step]
+            first, step = first + step, min(2 * step, PART)
             part = np.arange(some.start, some.stop) if isinstance(some, range) else some
             for place in part[~asked.hidden[order.best[part]]].tolist():
                 if len(left) == count:
@@ -524,7 +549,7 @@ def order_of(pool: Pool, task_id: str | None, now: int, patience_ms: int, known:
     states = {task: pool.states(task) for task in tasks}
     for state in states.values():
         eligible &= np.isin(state, allowed)
-    chance, (taken, ends) = pool.chance(), pool.taken(now)
+    chance, (taken, until) = pool.chance(), pool.taken(now)
     how = how_of(project, asked[0].task_id) if asked else How()
     hidden = pool.hidden()
     turn, typical = np.zeros(len(media)), dict[int, tuple[int, float | None]]()
@@ -539,12 +564,20 @@ def order_of(pool: Pool, task_id: str | None, now: int, patience_ms: int, known:
     free = ~taken[every]
     best, given = every[free], every[~free]
     due = [each.due for each in of_task.values() if each.due is not None]
-    if (ends[eligible] < FOREVER).any():
-        due.append(int(ends[eligible].min()))
+    if (until[eligible] < FOREVER).any():
+        due.append(int(until[eligible].min()))
+    ends = {each: int(np.searchsorted(tier[best], each, side="right")) for each in (ACTIVE, EARLIER, UNSCORED)}
+    labels, had = dict[int, Labelled](), Counter[int]()
+    if how.quotas is not None:
+        lead = next(iter(of_task.values()))
+        had = had_of(lead, taken | ~eligible)
+        for each, begin in ((ACTIVE, 0), (EARLIER, ends[ACTIVE])):
+            of_tier = best[begin : ends[each]]
+            labels[each] = labelled(lead.chosen["label"][of_tier], begin, hidden[of_tier])
     return Order(
         media,
         best,
-        suggested=int((ends[given] == FOREVER).sum()),
+        suggested=int((until[given] == FOREVER).sum()),
         tier=tier,
         score=score,
         of_task=of_task,
@@ -553,11 +586,13 @@ def order_of(pool: Pool, task_id: str | None, now: int, patience_ms: int, known:
         held=taken,
         hidden=hidden,
         due=min(due, default=None),
-        ends={each: int(np.searchsorted(tier[best], each, side="right")) for each in (ACTIVE, EARLIER, UNSCORED)},
+        ends=ends,
         how=how,
         typical=typical,
         given=given,
         before=np.cumsum(free, dtype=np.intp)[~free],
+        labels=labels,
+        had=had,
     )
 
 
@@ -594,7 +629,19 @@ def typical_of(
     return sample[found.order], {place: (size, away if size else None) for place, size, away in clusters}
 
 
-def counts(labels: NDArray[np.uint64]) -> dict[int, int]:
+def labelled(labels: Numbers, begin: int, hidden: Mask) -> Labelled:
+    """The best of a tier by their labels. begin: where the first of them stands. hidden: from nobody in particular."""
+    return Labelled({int(labels[each[0]]): begin + each for each in parts(labels)}, counts(labels[~hidden]))
+
+
+def had_of(told: Scores, gone: Mask) -> Counter[int]:
+    """How many media are gone of each label: the one that a person gave them, else the predicted one."""
+    predicted = np.where(told.tier[gone] < UNSCORED, told.chosen["label"][gone], 0)
+    known = np.where(told.truth[gone] != 0, told.truth[gone], predicted)
+    return counts(known[known != 0])
+
+
+def counts(labels: Numbers) -> Counter[int]:
     """How often each label is there."""
     of, numbers = np.unique(labels, return_counts=True)
-    return dict(zip(of.tolist(), numbers.tolist(), strict=True))
+    return Counter(dict(zip(of.tolist(), numbers.tolist(), strict=True)))

@@ -530,12 +530,12 @@ def by(places: list[Place]) -> list[str]:
     return [place.choice.by for place in places if place.choice is not None]
 
 
-async def skips(table: Table, *images: str) -> None:
-    """A user says that images are good for nobody."""
+async def skips(table: Table, *images: str, whom: str = "good") -> None:
+    """A user says that images are good for nobody, or for whom they are not."""
     lent: dict[str, Any] = {"request_id": "skips", "user_id": "u"}
     await table.hears("active_set_events", change="granted", media=picks(*images), expires_at=NOW + 9, **lent)
     skipped = [{"medium": each["medium"], "uploaded_at": NOW} for each in picks(*images)]
-    await table.hears("active_set_events", change="skipped", media=skipped, skip_for="good", **lent)
+    await table.hears("active_set_events", change="skipped", media=skipped, skip_for=whom, **lent)
 
 
 IMAGES = [f"{group}{n}" for n in range(15) for group in "abc"]
@@ -615,6 +615,42 @@ async def test_what_people_annotated_counts_in_quotas_by_the_labels_they_gave() 
     found = await top(ranking_of(table), limit=6)
 
     assert Counter(place.reasons[0]["label"] for place in found) == {"x": 5, "y": 1}
+
+
+async def test_what_a_set_has_of_the_active_models_media_counts_in_the_quotas_of_an_earlier_ones() -> None:
+    table = await told(*IMAGES[:12], **learns(quotas="uniform"))
+    await table.hears("model_activations", task_id="t", model_id="new")
+    await table.hears("inference_artifacts", **grouped(IMAGES[4:12], labels=[*"xxxxyyyy"]))
+    await table.hears("inference_artifacts", **{**grouped(IMAGES[:4]), "model_id": "new"})
+
+    found = await top(ranking_of(table), limit=8)
+
+    assert Counter(place.tier for place in found) == {"active_model": 4, "earlier_model": 4}
+    assert Counter(place.reasons[0]["label"] for place in found) == {"x": 4, "y": 4}
+
+
+@pytest.mark.parametrize(("whom", "of_u", "of_v"), [("me", 0, 3), ("others", 3, 0), ("good", 0, 0)])
+async def test_quotas_are_of_what_is_for_who_asks(whom: str, of_u: int, of_v: int) -> None:
+    table = await told(*IMAGES[:12], **learns(quotas="uniform"))
+    await table.hears("inference_artifacts", **grouped(IMAGES[:12], labels=[*"xxxxyyyyyyyy"]))
+    await skips(table, *IMAGES[:4], whom=whom)
+    ranking = ranking_of(table)
+
+    for user, number in (("u", of_u), ("v", of_v)):
+        found, _ = await ranking.best("t", 6, NOW + 9, user)  # the lease is over
+        assert Counter(place.reasons[0]["label"] for place in found) == Counter(x=number, y=6 - number)
+
+
+async def test_media_are_counted_by_label_once_for_all_sets_of_an_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = await told(*IMAGES, **learns(quotas="uniform"))
+    await table.hears("inference_artifacts", **grouped(IMAGES, labels=[*"xxxxy"] * 9))
+    ranking = ranking_of(table)
+    first = await top(ranking, limit=6)
+
+    for each in ("labelled", "had_of", "counts"):
+        monkeypatch.setattr(f"tables.ranking.{each}", None)
+
+    assert await top(ranking, limit=6) == first
 
 
 async def test_what_was_given_away_while_an_order_was_made_keeps_a_set_away_from_its_cluster(slow: Gate) -> None:
