@@ -26,8 +26,9 @@ class How:
     explore: float = 0.0
 
     def candidates(self, count: int, there: int) -> int:
-        """Of how many of the best so many are chosen, of all that are there."""
-        return max(2 * count, min(OFTEN * count, there // AMONG)) if self.diversify else count
+        """Of how many of the best so many are chosen, of all that are there; of one label they may be all."""
+        among = 1 if self.quotas else AMONG
+        return max(2 * count, min(OFTEN * count, there // among)) if self.diversify else count
 
 
 class Choice(NamedTuple):
