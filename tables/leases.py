@@ -8,8 +8,8 @@ from typing import NamedTuple, Self
 import msgspec
 
 from streams.events import Granted, Pick
+from tables.order import eligible
 from tables.pool import Pool
-from tables.ranking import eligible
 from tables.rows import Change, Kind, Rows, hashed, medium_bytes, number_of, prefix_of
 
 DAY_MS = 24 * 3600 * 1000  # after its end, a request that is repeated is told so

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streams.events import ProjectUpdated, State
-from tables.ranking import TIERS, Order, Tier, rule
+from tables.order import TIERS, Order, Tier, rule
 from tables.rows import STATES
 from tables.scores import ACTIVE, UNSCORED, Scores
 from tables.slots import NOTHING_FOUND

@@ -17,9 +17,10 @@ from streams.partition import partition_of
 from streams.record import Record
 from streams.settings import Settings
 from tables.leases import LeaseRow, holder_of, lease_of
+from tables.order import Order, eligible
 from tables.partition import Partition
 from tables.pool import Pool
-from tables.ranking import Order, Place, Ranking, eligible
+from tables.ranking import Place, Ranking
 from tables.rows import HASH_BYTES, Kind, UploadRow, prefix_of
 from tables.state import State
 from web.answers import ActiveSet

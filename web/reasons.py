@@ -11,8 +11,9 @@ from streams.errors import UnknownMedium
 from streams.media import medium
 from streams.times import iso
 from tables import overview
+from tables.order import rule
 from tables.pool import Pool
-from tables.ranking import Made, Ranking, rule
+from tables.ranking import Made, Ranking
 from tables.rows import FOREVER, medium_bytes
 from web.active_set import ActiveSets
 from web.answers import LabelCount, MediumTold, ProjectTold, TaskTold

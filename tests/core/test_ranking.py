@@ -14,8 +14,9 @@ from streams.errors import UnknownTask
 from streams.media import Image
 from tables.choosing import Choice, Group, chosen
 from tables.heads import AMONG
+from tables.order import Order, order_of
 from tables.pool import Pool
-from tables.ranking import Order, Place, Ranking, order_of
+from tables.ranking import Place, Ranking
 from tables.rows import SKIP, SKIPS, Kind, hashed, medium_bytes, pack_int, prefix_of
 from tables.scores import NEVER_SCORED, ranked
 from tables.sketches import Sketches
@@ -648,7 +649,7 @@ async def test_media_are_counted_by_label_once_for_all_sets_of_an_order(monkeypa
     first = await top(ranking, limit=6)
 
     for each in ("labelled", "had_of", "counts"):
-        monkeypatch.setattr(f"tables.ranking.{each}", None)
+        monkeypatch.setattr(f"tables.order.{each}", None)
 
     assert await top(ranking, limit=6) == first
 
@@ -752,7 +753,7 @@ async def test_clusters_are_made_once_of_the_same_features_whichever_task_is_ask
         made.append(len(sketches))
         return levels(sketches)
 
-    monkeypatch.setattr("tables.ranking.levels", counted)
+    monkeypatch.setattr("tables.order.levels", counted)
     table = await told(*IMAGES, tasks=({"task_id": "t"}, {"task_id": "t2"}))
     await table.hears("inference_artifacts", **unscored(IMAGES))
     await table.hears("inference_artifacts", **unscored(IMAGES[:30], task_id="t2"))
