@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 from msgspec import structs
@@ -105,11 +105,12 @@ class Truth:
 
 @dataclass(frozen=True)
 class Made:
-    """An order, and what it is true of."""
+    """An order, and what it is true of. answers: what was answered from it, by how many media were asked for."""
 
     task_id: str | None
     order: Order
     truth: Truth
+    answers: dict[int, Any] = field(default_factory=dict)
 
     def due(self, now: int) -> bool:
         """Whether it would be another one by now, without any change."""

@@ -29,6 +29,7 @@ from web.query import Query
 
 EVENTS = "active_set_events"
 TRIES = 3  # with what is there; after a reset; after somebody else was first
+KEPT = 10  # answers to the same question, each with another limit, while nothing changes
 LOOKS = 2  # more, at what there is, before suggestions begin anew while something changes
 PATIENCE_S = 10.0  # of a request that marks, until our own agent has applied what it published
 
@@ -83,9 +84,16 @@ class ActiveSets:
         """
         partition = self.home(project)
         ranking = await partition.ranking(project)
-        places, made = await ranking.best(query.task_id, query.limit, self.now())
+        made = await ranking.made(query.task_id, self.now())
+        answer: ActiveSet | None = made.answers.get(query.limit)
+        if answer is None or not ranking.current(made):
+            places, made = await ranking.best(query.task_id, query.limit, self.now())
+            partition.check()
+            answer = self.answer(places, ranking, partition, ranking.as_of(made), why_none(made.order))
+            if len(made.answers) < KEPT:
+                made.answers[query.limit] = answer
         partition.check()
-        return self.answer(places, ranking, partition, ranking.as_of(made), why_none(made.order))
+        return {**answer, "as_of": ranking.as_of(made), "lag": partition.lag()}
 
     async def suggested(self, project: str, query: Query, workspace: str) -> ActiveSet:
         """The active set, marked as suggested: until nothing else is left, no other request gets these media.

@@ -494,3 +494,19 @@ async def test_a_few_events_that_name_many_tasks_and_media_are_swept_in_slices(h
     await house.settle()
 
     assert not [*house.state.owned(HOME).store.scan(prefix_of(PROJECT, Kind.STATE))]
+
+
+async def test_a_set_is_made_once_while_nothing_changes_and_anew_when_something_does(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await house.tells("m1", "m2")
+    first = await house.sets.shown(PROJECT, Query(TASK, 9))
+
+    with monkeypatch.context() as nothing:
+        nothing.setattr(Ranking, "best", None)
+        assert await house.sets.shown(PROJECT, Query(TASK, 9)) == first
+        with pytest.raises(TypeError):
+            await house.sets.shown(PROJECT, Query(TASK, 1))
+
+    await house.says("annotation_updates", media_id="m1", states={TASK: "annotated"})
+    assert await house.shown() == ["m2"]
