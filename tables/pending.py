@@ -44,14 +44,21 @@ class Pending:
 
         event: a number that rises from one to the next.
         """
-        for key, value in changes:
-            self._waiting.setdefault(range_of(key), {})[key] = (value, event)
+        of, there = b"", dict[bytes, tuple[bytes | None, int]]()
+        for key, value in changes:  # most are of one range
+            if not of or not key.startswith(of):
+                of = range_of(key)
+                there = self._waiting.setdefault(of, {})
+            there[key] = (value, event)
 
     def written(self, changes: Iterable[Change], event: int) -> None:
         """Let go of what an event changed, now that the store has it, unless a later one changed it again."""
+        of, there = b"", dict[bytes, tuple[bytes | None, int]]()
         for key, _ in changes:
-            there = self._waiting.get(range_of(key), {})
+            if not of or not key.startswith(of):
+                of = range_of(key)
+                there = self._waiting.get(of, {})
             if key in there and there[key][1] <= event:
                 del there[key]
                 if not there:
-                    del self._waiting[range_of(key)]
+                    self._waiting.pop(of, None)

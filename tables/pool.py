@@ -57,6 +57,7 @@ READ = frozenset(Kind) - {
 }
 # Some kinds are told apart by their task as well: so many bytes of the rest of a key.
 BY: dict[Kind, int] = dict.fromkeys((Kind.STATE, Kind.LABEL, Kind.SCORE, Kind.BATCH), HASH_BYTES)
+KINDS = [*Kind]  # by their numbers
 HIDDEN = (Kind.SKIP, b"")  # what is hidden, where rows are meant
 
 
@@ -87,7 +88,7 @@ class Pool:
         for key, value in rows:
             if not key.startswith(self._prefix):
                 continue
-            kind, rest = Kind(key[len(self._prefix)]), key[len(self._prefix) + 1 :]
+            kind, rest = KINDS[key[len(self._prefix)]], key[len(self._prefix) + 1 :]
             if kind is Kind.SKIP:
                 self._skip(rest[:MEDIUM_BYTES], rest[MEDIUM_BYTES:], value)
             if kind not in READ or kind is Kind.SKIP:
