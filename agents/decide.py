@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from weakref import ref
 
 from agents.extractors import Seen
 from agents.fold import fold, fold_seen, fold_unseen, references_of, uploaded
@@ -32,8 +33,9 @@ class Decider:
         count: told how many rows of a chunk were left out, and how often extractors failed.
         """
         self._count = count
-        # By what the keys of their references begin with: the rows that these are in, the first, and all.
-        self._seen: dict[bytes, tuple[Rows, tuple[bytes, bytes] | None, Seen | None]] = {}
+        # By what the keys of their references begin with: the rows that these are in, the first of them, and all.
+        # No rows are held: their partition may go, and its database is closed.
+        self._seen: dict[bytes, tuple[ref[Rows], tuple[bytes, bytes], Seen | None]] = {}
 
     async def decide(self, event: Event, rows: Rows, heard: Heard) -> Fold:
         """What an event does to the rows; it raises MalformedEvent if it does not fit to what is there.
@@ -73,12 +75,14 @@ class Decider:
         """
         name = references_of(event)
         first = next(iter(rows.scan(name)), None)
-        of, told, found = self._seen.pop(name, (rows, first, None))
+        kept = self._seen.pop(name, None)
         if first is None:
             return None
-        if found is None or of is not rows or told != first:
+        if kept is not None and kept[0]() is rows and kept[1] == first:
+            found = kept[2]
+        else:
             found = seen_of([value for _, value in rows.scan(name)])
-        self._seen[name] = rows, first, found
+        self._seen[name] = ref(rows), first, found
         while len(self._seen) > FITS:
             del self._seen[next(iter(self._seen))]
         return found

@@ -24,7 +24,7 @@ from streams.errors import MalformedEvent
 from streams.events import ArtifactsInferred, Event, Granted, Released, Renewed, Reset, Skipped
 from streams.partition import partition_of
 from streams.record import Heard, Record
-from streams.topics import CHANGELOG, SOURCES
+from streams.topics import CHANGELOG, SOURCES, TABLE
 from tables.leases import LeaseRow
 from tables.rows import FOREVER, GRANT, Change, Kind, prefix_of, unpack_int
 from tests.core.table import Table
@@ -286,7 +286,7 @@ def rows(folder: Path) -> dict[int, Kept]:
     """
     answer = {}
     for path in sorted(folder.rglob("state-*.db")):
-        number = re.fullmatch(r"state-v\d+-(\d+)\.db", path.name)
+        number = re.fullmatch(rf"{TABLE}-(\d+)\.db", path.name)
         if number and (path / "CURRENT").exists():  # without it the worker ended while it made the database
             database = Rdict(str(path), Options(raw_mode=True), access_type=AccessType.read_only(False))
             try:
