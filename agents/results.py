@@ -55,7 +55,7 @@ def table(told: Sequence[Summary], targets: Sequence[float], rare: str | None) -
     rare: the name of the class that is watched.
     """
     shown = Table()
-    shown.add_column("strategy")
+    shown.add_column("strategy", overflow="fold")
     for target in targets:
         shown.add_column(f"labels to {target:.0%}", justify="right")
     shown.add_column("area", justify="right")

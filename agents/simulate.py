@@ -64,7 +64,7 @@ def learning(strategy: str) -> TaskLearning:
     except msgspec.MsgspecError as why:
         raise BadSettings(
             f"--strategy must be a preset, an extractor ({', '.join(EXTRACTORS)}), or JSON as for a task in "
-            f"`project_updates`, not {strategy[:200]!r}: {why}"
+            f"`active_learning`, not {strategy[:200]!r}: {why}"
         ) from why
 
 

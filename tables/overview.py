@@ -36,7 +36,8 @@ class Histogram(TypedDict):
 
 @dataclass(frozen=True)
 class OfTask:
-    """What is known in a task that can be trained. Labels are those that a model predicted, as hashes, the most first.
+    """What is known in a task that can be trained. Labels are hashes, the most first: those that a
+    person gave, as seen rows tell, else those that a model predicted.
 
     coverage: the share of the pool that the active model has scored; none of an empty one.
     scored_at: when the latest was scored (milliseconds since the epoch); 0 if none was.

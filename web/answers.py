@@ -129,14 +129,14 @@ class MediumTold(TypedDict):
 
 
 class LabelCount(TypedDict):
-    """How many media a label was predicted for; of none, how many it was not told for."""
+    """How many media have a label; of none, how many it was not told for."""
 
     label: str | None
     media: int
 
 
 class Labels(TypedDict):
-    """How the predicted labels lie, the most frequent first."""
+    """How labels lie, the most frequent first: those that people gave, as seen rows tell, else the predicted ones."""
 
     pool: list[LabelCount]
     annotated: list[LabelCount]

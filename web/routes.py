@@ -83,7 +83,7 @@ MEDIUM = Route(
 PROJECT = Route(
     "/v1/projects/{project}",
     "a project: its media by state and tier, the share of the pool that the active model has scored, how scores and "
-    "predicted labels lie in the pool and in what is annotated, and how fresh it is",
+    "labels lie in the pool and in what is annotated, and how fresh it is",
     "GetProject",
     ProjectTold,
     tagged=True,
