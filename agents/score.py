@@ -52,7 +52,8 @@ def score(columns: Columns, seen: Seen | None, *, multi_label: bool, novelty: bo
         if any(given[each] is None for each in needs) or (name == "novelty" and not novelty):
             continue
         try:
-            utilities = getattr(extractors, name)(**{each: given[each] for each in needs})
+            with np.errstate(divide="ignore", invalid="ignore"):  # what is no number is no utility
+                utilities = getattr(extractors, name)(**{each: given[each] for each in needs})
             found[name], without = utilities if isinstance(utilities, tuple) else (utilities, 0)
         except Exception as why:  # noqa: BLE001 - no chunk stops a worker, whatever an extractor cannot take
             log.debug("%s has no answer: %r", name, why)
