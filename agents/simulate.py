@@ -5,7 +5,6 @@ labels them. They go through a running service, or in this process: by the same 
 Kafka and HTTP, which is faster and chooses the same media, but for those by lot: a service draws others each time.
 """
 
-import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,25 +20,21 @@ from numpy.typing import NDArray
 from agents.decide import Decider
 from agents.score import NEEDS
 from agents.trials import MODELS, Data, Start, passes
+from deploy.trial import TrialFailed, heard
 from streams.decode import decode
-from streams.errors import ActivesetError, BadSettings
-from streams.events import EXTERNAL, EXTRACTORS, Granted, Pick, Preset, TaskLearning
+from streams.errors import BadSettings
+from streams.events import EXTERNAL, EXTRACTORS, Granted, Preset, TaskLearning
 from streams.producer import Artifacts, Producer, Receipt
 from streams.record import Heard, Record
 from tables.ranking import Ranking
 from tables.rows import HASH_BYTES, Change, Kind, UploadRow, prefix_of, range_of
-from web.items import medium_of
+from web.items import pick
 
 TASK, WORKSPACE = "task", "simulate"
-PATIENCE_S = 30.0  # for what takes a fraction of a second
 EVENTS = "active_set_events"
 LOT = "random"  # the strategy that all are measured against
 LEASE_MS = 3_600_000
 OF_PASSES = {name for name, needs in NEEDS.items() if "passes" in needs}
-
-
-class SimulationFailed(ActivesetError):
-    """The service did not do what it promises."""
 
 
 class Whole(TaskLearning, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -165,11 +160,8 @@ class InProcess(Service):
         places, _ = await self.ranking.best(TASK, limit, now, user_id, request)
         prefix = prefix_of(self.project_id, Kind.UPLOAD)
         uploads = self.rows.get([prefix + place.medium[:HASH_BYTES] for place in places])
-        media = [
-            medium_of(place, UploadRow.unpack(row))
-            for place, row in zip(places, uploads, strict=True)
-            if row is not None
-        ]
+        rows = zip(places, uploads, strict=True)
+        media = [pick(place, UploadRow.unpack(row)) for place, row in rows if row is not None]
         event = Granted(
             workspace_id=WORKSPACE,
             project_id=self.project_id,
@@ -177,13 +169,10 @@ class InProcess(Service):
             request_id=request,
             user_id=user_id,
             expires_at=None if user_id is None else now + LEASE_MS,
-            media=[
-                Pick(medium=medium, rank=place.rank, score=place.score, uploaded_at=place.uploaded_at)
-                for medium, place in zip(media, places, strict=True)
-            ],
+            media=media,
         )
         await self._send([Record(EVENTS, 0, self.project_id.encode(), msgspec.json.encode(event), [])])
-        return [medium.media_id for medium in media]
+        return [each.medium.media_id for each in media]
 
 
 class Running(Service):
@@ -211,25 +200,12 @@ class Running(Service):
 
     async def _asked(self, method: str, path: str, body: Any = None) -> list[str]:
         async with aiohttp.ClientSession(self._url) as session:
-            await self._applied(session)
+            await heard(session, self.project_id, self._heard)
             async with session.request(method, path, json=body) as answer:
                 told = await answer.json(content_type=None)
                 if answer.status != 200:
-                    raise SimulationFailed(f"the set was refused: {answer.status} {told}")
+                    raise TrialFailed(f"the set was refused: {answer.status} {told}")
                 return [item["id"] for item in told["active_set"]]
-
-    async def _applied(self, session: aiohttp.ClientSession) -> None:
-        """Wait until the service has applied all that was published."""
-        give_up = time.monotonic() + PATIENCE_S
-        while True:
-            async with session.get(f"/v1/projects/{self.project_id}/active-set?limit=1") as answer:
-                told = await answer.json(content_type=None)
-            as_of = told.get("as_of", {})
-            if answer.status == 200 and all(as_of.get(topic, -1) >= offset for topic, offset in self._heard.items()):
-                return
-            if time.monotonic() > give_up:
-                raise SimulationFailed(f"what was published was not applied in {PATIENCE_S:.0f} s: {told}")
-            await asyncio.sleep(0.02)
 
 
 @dataclass(frozen=True)
@@ -285,7 +261,7 @@ def simulate(trial: Trial, strategy: str, seed: int, service: Service, tell: Cal
     tell: told the labels and the accuracy after each training.
 
     Raises:
-        SimulationFailed, or what a producer raises.
+        TrialFailed, or what a producer raises.
     """
     start, run = trial.data.begun(seed, trial.first), Run(strategy, seed)
     run.labelled = list(start.labelled)
@@ -303,7 +279,7 @@ def simulate(trial: Trial, strategy: str, seed: int, service: Service, tell: Cal
             for media in service.chosen(count, trial.annotators):
                 chosen = [int(each) for each in media]
                 if {*chosen} & {*run.labelled} or len({*chosen}) != len(chosen) or not chosen:
-                    raise SimulationFailed(f"a set must be of media without a label, each once, not {chosen}")
+                    raise TrialFailed(f"a set must be of media without a label, each once, not {chosen}")
                 service.annotate(media, {TASK: "annotated"})
                 run.labelled += chosen
     run.classes = start.classes[run.labelled].tolist()

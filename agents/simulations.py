@@ -87,7 +87,7 @@ async def run(given: argparse.Namespace, settings: Settings) -> int:
 
     Raises:
         BadSettings: they cannot be.
-        SimulationFailed: the service did not do what it promises.
+        TrialFailed: the service did not do what it promises.
     """
     trial, targets = trial_of(given), given.target or [0.85, 0.9]
     strategies = [*dict.fromkeys([*(given.strategy or ["balanced"]), LOT])]

@@ -7,10 +7,10 @@ nothing for those that stay (tables/removals.py).
 import numpy as np
 from numpy.typing import NDArray
 
+from tables.arrays import Mask
 from tables.rows import BatchRow, Rows
 from tables.slots import EMPTY, NOTHING_FOUND, SLOTS, UTILITIES, Slots, pairs
 
-Mask = NDArray[np.bool_]
 COMING = 2  # batches that are not complete and keep a slot
 
 

@@ -24,7 +24,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 
 from deploy.serve import console
-from deploy.trial import TrialFailed, a_kafka, a_worker, own_folder
+from deploy.trial import TrialFailed, a_kafka, a_worker, get, heard, own_folder
 from streams.producer import Artifacts, Producer, Receipt
 from streams.settings import Settings
 
@@ -33,7 +33,6 @@ BATCH = 10
 ROUNDS = 16
 SEED = 4
 TEST_SHARE = 0.3
-PATIENCE_S = 30.0  # for what takes a fraction of a second
 TASK, WORKSPACE = "digit", "demo"
 PRESETS = {"balanced": "Activeset", "random": "random"}  # what the table calls them
 
@@ -172,19 +171,6 @@ async def rounds(learner: Learner, preset: str, session: aiohttp.ClientSession) 
         learner.labelled += chosen
 
 
-async def heard(session: aiohttp.ClientSession, project: str, receipt: Receipt) -> None:
-    """Wait until the service has applied all that was published."""
-    give_up = time.monotonic() + PATIENCE_S
-    while True:
-        status, answer = await get(session, f"/v1/projects/{project}/active-set?limit=1")
-        as_of = answer.get("as_of", {})
-        if status == 200 and all(as_of.get(topic, -1) >= offset for topic, offset in receipt.items()):
-            return
-        if time.monotonic() > give_up:
-            raise TrialFailed(f"what was published ({receipt}) was not heard in {PATIENCE_S:.0f} s: {status} {answer}")
-        await asyncio.sleep(0.02)
-
-
 async def active_set(session: aiohttp.ClientSession, project: str) -> list[int]:
     """The images that the service wants to be labelled now."""
     path = f"/api/v1/organizations/demo/workspaces/{WORKSPACE}/projects/{project}/datasets/active"
@@ -192,15 +178,6 @@ async def active_set(session: aiohttp.ClientSession, project: str) -> list[int]:
     if status != 200:
         raise TrialFailed(f"the active set was refused: {status} {answer}")
     return [int(item["id"]) for item in answer["active_set"]]
-
-
-async def get(session: aiohttp.ClientSession, path: str) -> tuple[int, Any]:
-    """Status and body of a GET."""
-    try:
-        async with session.get(path) as answer:
-            return answer.status, await answer.json(content_type=None)
-    except aiohttp.ClientError as why:
-        raise TrialFailed(f"the worker does not answer: {why}") from why
 
 
 @asynccontextmanager

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 from aiokafka.admin import AIOKafkaAdminClient
@@ -20,10 +21,12 @@ from deploy.kafka import free_ports, local_kafka
 from deploy.serve import ASK_S, STOP_S, console, ready, tell
 from streams.errors import ActivesetError, BadSettings
 from streams.lock import held
+from streams.producer import Receipt
 from streams.settings import Settings
 
 MARK = ".trial"  # in a folder that a trial has made, and may empty
 READY_S = 30.0  # a worker takes two
+PATIENCE_S = 30.0  # for what takes a fraction of a second
 
 
 class TrialFailed(ActivesetError):
@@ -100,3 +103,25 @@ async def a_worker(settings: Settings, log: Path) -> AsyncIterator[tuple[process
             yield worker, session
         except TrialFailed as why:
             raise TrialFailed(f"{why}; the worker's log is {log}") from why
+
+
+async def heard(session: aiohttp.ClientSession, project: str, receipt: Receipt) -> None:
+    """Wait until the service has applied all that was published."""
+    give_up = time.monotonic() + PATIENCE_S
+    while True:
+        status, answer = await get(session, f"/v1/projects/{project}/active-set?limit=1")
+        as_of = answer.get("as_of", {})
+        if status == 200 and all(as_of.get(topic, -1) >= offset for topic, offset in receipt.items()):
+            return
+        if time.monotonic() > give_up:
+            raise TrialFailed(f"what was published ({receipt}) was not heard in {PATIENCE_S:.0f} s: {status} {answer}")
+        await asyncio.sleep(0.02)
+
+
+async def get(session: aiohttp.ClientSession, path: str) -> tuple[int, Any]:
+    """Status and body of a GET."""
+    try:
+        async with session.get(path) as answer:
+            return answer.status, await answer.json(content_type=None)
+    except aiohttp.ClientError as why:
+        raise TrialFailed(f"the worker does not answer: {why}") from why

@@ -8,9 +8,10 @@ import numpy as np
 from msgspec import structs
 
 from streams.events import Chosen, ProjectUpdated, TaskLearning
+from tables.arrays import Floats, Numbers, Places
 from tables.heads import AMONG, OFTEN, Quotas, explored, head
 from tables.rows import number_of
-from tables.sketches import Floats, Numbers, Places, Sketches
+from tables.sketches import Sketches
 
 
 @dataclass(frozen=True)
@@ -89,9 +90,11 @@ def chosen(groups: Sequence[Group]) -> list[Choice]:
         featureless = ~sketches.there[of.places] & (group.sketches is not None)
         told = zip(group.places[of.places], of.size, of.distance, featureless, strict=True)
         for place, size, distance, without in told:
-            by_score_alone = Chosen(by="score", without_features=bool(without))
-            spread = Chosen(by="diversity", cluster_size=int(size), distance=float(distance))
-            found.append(Choice(int(place), spread if size else by_score_alone))
+            if size:
+                why = Chosen(by="diversity", cluster_size=int(size), distance=float(distance))
+            else:
+                why = Chosen(by="score", without_features=bool(without))
+            found.append(Choice(int(place), why))
     return found
 
 

@@ -11,16 +11,17 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tables.arrays import Array, Floats, Numbers, Places, Singles
+from tables.chance import mixed, uniform
 from tables.kmeans import clusters, farthest, squares
-from tables.sketches import Array, Floats, Numbers, Places, Singles, Sketches, mixed
+from tables.sketches import Sketches
 
 OFTEN = 20  # candidates for each medium of a set,
 AMONG = 6  # and of how many media at least one is one: what is far from the best gains nothing by being unlike them
 STEPS = 5  # of k-means in a head; more change nothing that can be measured
 ANCHORS, NEIGHBOURS = 256, 10  # that tell how crowded it is around a candidate
-
-
 EVERY = 0  # the label of all, where labels do not matter
+TINY = 1e-9  # what a share times a count may lack of a whole number
 
 
 @dataclass(frozen=True)
@@ -201,6 +202,11 @@ class Explored:
     probability: Floats
 
 
+def drawn_at_least(share: float, count: int) -> int:
+    """How many of a set of so many are drawn at random at least, where a share of it is."""
+    return min(int(share * count + TINY), count)
+
+
 def explored(head: Places, chance: Numbers, share: float, count: int, seed: int) -> Explored:
     """A share of a set at random: of count media, m are drawn from all of the pool that the head does not have.
 
@@ -216,10 +222,10 @@ def explored(head: Places, chance: Numbers, share: float, count: int, seed: int)
     pool = len(chance)
     count = min(count, pool)
     exact = share * count
-    least = min(int(np.floor(exact + 1e-9)), count)
+    least = drawn_at_least(share, count)
     head = head[: count - least]
-    up = exact - least if exact - least > 1e-9 and len(head) else 0.0
-    rounded = _uniform(seed) < up
+    up = exact - least if exact - least > TINY and len(head) else 0.0
+    rounded = bool(uniform(np.array([seed], np.uint64))[0] < up)
     ranked, drawn_least, outside = len(head) - rounded, count - len(head), pool - len(head)
     free = np.ones(pool, bool)
     free[head[:ranked]] = False
@@ -235,8 +241,3 @@ def explored(head: Places, chance: Numbers, share: float, count: int, seed: int)
     elif up > 0:
         probability[ranked - 1] = last
     return Explored(ranked, drawn, probability)
-
-
-def _uniform(seed: int) -> float:
-    """A number in [0, 1) that looks drawn by lot."""
-    return float(mixed(np.array([seed], np.uint64))[0] >> np.uint64(11)) * 2.0**-53

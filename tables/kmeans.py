@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from tables.sketches import Floats, Places, Singles, mixed
+from tables.arrays import Floats, Places, Singles
+from tables.chance import mixed, uniform
 
 BLOCK = 1 << 19  # distances that are held at a time
 
@@ -86,7 +87,7 @@ def scattered(points: Singles, count: int, number: int) -> Places:
     Source: Arthur & Vassilvitskii 2007.
     """
     found, norms = np.empty(count, np.intp), squares(points)
-    draws = (mixed(mixed(np.array([number])) + np.arange(count).astype(np.uint64)) >> np.uint64(11)) * 2.0**-53
+    draws = uniform(mixed(np.array([number])) + np.arange(count).astype(np.uint64))
     distance = np.ones(len(points))
     for turn in range(count):
         summed = np.cumsum(distance)  # whole numbers below 2 ** 53

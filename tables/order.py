@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streams.events import ProjectUpdated
+from tables.arrays import Floats, Mask, Numbers, Places
 from tables.choosing import How, how_of
 from tables.heads import Quotas, apportioned, shares
 from tables.pool import MEDIA, Media, Pool
 from tables.rows import FOREVER, MEDIUM_BYTES, STATES
-from tables.scores import ACTIVE, EARLIER, NEVER_SCORED, UNSCORED, Floats, Scores, parts, reduced, scores
-from tables.sketches import Mask, Numbers, Places
+from tables.scores import ACTIVE, EARLIER, NEVER_SCORED, UNSCORED, Scores, parts, reduced, scores
 from tables.slots import NOTHING_FOUND, pairs, sketches_of
-from tables.typical import SAMPLE, Level, levels, sample_of, typical
+from tables.typical import Level, levels, sample_of, typical
 
 Known = dict[str, tuple[bytes, list[Level]]]  # of each task, what clusters are of, and they
 Tier = Literal["active_model", "earlier_model", "not_scored"]
@@ -59,9 +59,9 @@ class Order:
     score: Floats
     of_task: dict[str, Scores]
     states: dict[str, NDArray[np.uint8]]
-    open: NDArray[np.bool_]
-    held: NDArray[np.bool_]
-    hidden: NDArray[np.bool_]
+    open: Mask
+    held: Mask
+    hidden: Mask
     due: int | None
     ends: Mapping[int, int]
     how: How
@@ -220,8 +220,8 @@ def typical_of(
     task_id: str,
     told: Scores,
     chance: Numbers,
-    covered: NDArray[np.bool_],
-    candidates: NDArray[np.bool_],
+    covered: Mask,
+    candidates: Mask,
     known: Known,
 ) -> tuple[Places, dict[int, tuple[int, float | None]]]:
     """The media that no model has scored, of which features are known, the most typical first; and of what they are.
@@ -229,15 +229,13 @@ def typical_of(
     covered: whether a medium is annotated, or somebody has it. candidates: whether it may be among them if not.
     known: clusters that were made before.
     """
-    there = np.flatnonzero((told.tier == UNSCORED) & (told.chosen["model"] != 0))
+    there = (told.tier == UNSCORED) & (told.chosen["model"] != 0)
     models, times = np.unique(told.chosen["model"][there], return_counts=True)
     if not len(models):
-        return there, {}
-    there = there[told.chosen["model"][there] == models[times.argmax()]]
-    there = there[np.argsort(chance[there], kind="stable")[:SAMPLE]]
-    sketches = sketches_of(pool.score_rows(task_id, pool.media()[there]), pairs(told.chosen[there]))
-    rows = sample_of(sketches, chance[there])
-    sample, sketches = there[rows], sketches[rows]
+        return np.empty(0, np.intp), {}
+    sample = sample_of(there & (told.chosen["model"] == models[times.argmax()]), chance)
+    sketches = sketches_of(pool.score_rows(task_id, pool.media()[sample]), pairs(told.chosen[sample]))
+    sample, sketches = sample[sketches.there], sketches[sketches.there]
     name = blake2b(pool.media()[sample].tobytes() + sketches.values.tobytes() + sketches.scale.tobytes()).digest()
     for gone in known.keys() - {task.task_id for task in pool.project.tasks}:
         del known[gone]

@@ -4,16 +4,15 @@ from dataclasses import dataclass
 from typing import TypedDict
 
 import numpy as np
-from numpy.typing import NDArray
 
 from streams.events import ProjectUpdated, State
+from tables.arrays import Mask
 from tables.order import TIERS, Order, Tier, rule
 from tables.rows import STATES
 from tables.scores import ACTIVE, UNSCORED, Scores
 from tables.slots import NOTHING_FOUND
 
 BINS = 10  # of the histogram of scores
-Mask = NDArray[np.bool_]
 
 
 class MediaCounts(TypedDict):

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from streams.errors import BadQuery, UnknownProject, UnknownTask
 from streams.events import ProjectUpdated, State, Task
+from tables.arrays import Mask, Numbers
+from tables.chance import STEP, finalized
 from tables.rows import (
     FOREVER,
     GRANT,
@@ -37,13 +39,11 @@ from tables.rows import (
 )
 from tables.slots import Slots, newest, said
 
-Mask = NDArray[np.bool_]
 # Media as bytes (tables/rows.py, `medium_bytes`), in order. numpy hides zeros at the end, in all of them alike.
 MEDIA = np.dtype(f"S{MEDIUM_BYTES}")
 PARTS = np.dtype([("whole", f"S{HASH_BYTES}"), ("frame", ">u4")])  # the same, taken apart
 Media = NDArray[np.bytes_]
 Times = NDArray[np.int64]
-Numbers = NDArray[np.uint64]
 
 NONE_STATE = STATES.index("none")
 # What a ranking reads.
@@ -441,12 +441,8 @@ class Pool:
     def chance_of(self, media: Media) -> Numbers:
         """The same of some media."""
         parts = np.frombuffer(media.tobytes(), np.dtype([("whole", "<u8"), ("frame", ">u4")]))
-        mixed = parts["whole"] ^ np.uint64(number_of(self.project_id))
-        mixed = mixed + parts["frame"].astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-        # The finalizer of SplitMix64 (Steele et al. 2014).
-        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-            mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
-        return mixed ^ (mixed >> np.uint64(31))
+        of_whole = parts["whole"] ^ np.uint64(number_of(self.project_id))
+        return finalized(of_whole + parts["frame"].astype(np.uint64) * np.uint64(STEP))
 
 
 def places_of(media: Media, known: Collection[bytes]) -> tuple[NDArray[np.intp], Mask]:

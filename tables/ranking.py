@@ -13,12 +13,13 @@ from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 from msgspec import structs
-from numpy.typing import NDArray
 
 from streams.errors import BadQuery, UnknownProject, UnknownTask
 from streams.events import Chosen, Pick
 from streams.times import iso
+from tables.arrays import Mask, Places
 from tables.choosing import Choice, Group, How, chosen, with_lots
+from tables.heads import drawn_at_least
 from tables.order import (
     TIERS,
     Known,
@@ -32,10 +33,9 @@ from tables.order import (
 from tables.pool import Pool
 from tables.rows import Change, medium_bytes, number_of
 from tables.scores import ACTIVE, EARLIER, NEVER_SCORED, UNSCORED, Scores
-from tables.sketches import Places, Sketches
+from tables.sketches import Sketches
 from tables.slots import pairs, sketches_of
 
-TINY = 1e-9  # what a share times a count may lack of a whole number
 PART = 4096  # places of an order that are looked through at once
 AWAY_FROM = 5  # media that others have, for each of a set, from which it is kept away: more cost more than the set
 SKIPPED = 200  # media of an old order that are looked at in vain: some milliseconds
@@ -87,7 +87,7 @@ class Asked:
 
     now: int
     user_id: str | None
-    hidden: NDArray[np.bool_]
+    hidden: Mask
     passed: list[int] = field(default_factory=list)
 
 
@@ -165,7 +165,7 @@ class Ranking:
         """
         while True:
             made = await self.made(task_id, now)
-            count = limit - int(made.order.how.explore * limit + TINY)
+            count = limit - drawn_at_least(made.order.how.explore, limit)
             asked = self.asked(made, now, user_id)
             groups = self._groups(made, count, asked)
             if groups is None:
@@ -343,25 +343,21 @@ class Ranking:
         return None if skipped and not left else np.array(left, np.intp)
 
     def rank(self, made: Made, medium: bytes, now: int) -> int | None:
-        """The place of a medium in what `top` gives who asks without a name; none if it is not in it.
+        """The place of a medium by score among those that may be had without a name; none if it may not.
 
         Of an order that is not current, no more of the best are looked at again than can be shown.
 
         Raises:
             as `best`: project or task went meanwhile.
         """
-        eligible, order = self.eligible(made), made.order
-
-        def there(medium: bytes) -> bool:
-            return eligible(medium) and self.pool.free(medium, now) and not self.pool.skipped(medium, None)
-
+        eligible, order, asked = self.eligible(made), made.order, self.asked(made, now)
         found = np.flatnonzero(order.best == place_of(order.media, medium))
-        if not len(found) or not there(medium):
+        if not len(found) or not self._may(eligible, medium, asked):
             return None
         before = order.best[: found[0]]
-        before = before[~order.hidden[before]]
+        before = before[~asked.hidden[before]]
         old = before[: 0 if self.current(made) else LOOKED_AT]
-        gone = sum(not there(medium_at(order.media, place)) for place in old)
+        gone = sum(not self._may(eligible, medium_at(order.media, place), asked) for place in old)
         return len(before) + 1 - gone
 
     def found(self, made: Made, picks: Iterable[Pick]) -> list[Place]:

@@ -12,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streams.events import EXTERNAL, ActiveLearning, Blind, Preset, Reduce, Task, TaskLearning
-from tables.pool import Numbers, Pool
+from tables.arrays import Floats, Numbers
+from tables.pool import Pool
 from tables.rows import BatchRow, number_of
 from tables.slots import NOTHING_FOUND, SLOT, SLOTS, Slots, pairs
-
-Floats = NDArray[np.float64]
 
 ACTIVE, EARLIER, UNSCORED = 1, 2, 3
 NEVER_SCORED = 1.0

@@ -6,34 +6,17 @@ that are small enough for every sum of them to be exact in the float that holds 
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[Any]
-Floats = NDArray[np.float64]
-Singles = NDArray[np.float32]
-Mask = NDArray[np.bool_]
-Numbers = NDArray[np.uint64]
-Places = NDArray[np.intp]
+from tables.arrays import Array, Mask, Singles
+from tables.chance import mixed
 
 SKETCH = 64  # numbers in a sketch
 EXACT_BITS = 24  # integers up to 2 ** 24, and their sums up to that, are exact in a float32
 NORM = 2040.0  # of the longest point: squared distances, up to (2 NORM) ** 2, stay below 2 ** EXACT_BITS
 FAR = 4.0  # times the median norm: a point farther out is drawn in, or it would leave no digits to the others
-
-
-def mixed(numbers: Array) -> Numbers:
-    """Numbers that look drawn by lot, one for each: the finalizer of SplitMix64 (Steele et al. 2014).
-
-    >>> int(mixed(np.array([0], np.uint64))[0]) == 0xE220A8397B1DCDAF
-    True
-    """
-    found = numbers.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        found = (found ^ (found >> np.uint64(shift))) * np.uint64(factor)
-    return found ^ (found >> np.uint64(31))
 
 
 @lru_cache(maxsize=8)

@@ -71,11 +71,20 @@ def taken_apart(values: Sequence[bytes | None]) -> Iterator[tuple[NDArray[np.int
         if value is not None:
             alike.setdefault((value[0], len(value)), []).append(row)
     for (told, length), which in alike.items():
-        kinds = [SLOT, *(part for bit, part in PARTS.items() if told & bit)]
+        kinds = kinds_of(told)
         count = (length - 1) // sum(kind.itemsize for kind in kinds)
-        form: Any = np.dtype([("told", "u1"), *((f"part {n}", kind, (count,)) for n, kind in enumerate(kinds))])
-        found: Any = np.frombuffer(b"".join(values[row] or b"" for row in which), form)
+        found: Any = np.frombuffer(b"".join(values[row] or b"" for row in which), form_of(kinds, count))
         yield np.array(which, np.intp), count, [found[f"part {n}"] for n in range(len(kinds))]
+
+
+def kinds_of(told: int) -> "list[np.dtype[np.void]]":
+    """The parts of each slot of a row, by its first byte."""
+    return [SLOT, *(part for bit, part in PARTS.items() if told & bit)]
+
+
+def form_of(kinds: "list[np.dtype[np.void]]", count: int) -> Any:
+    """The form of a row with so many slots of these parts."""
+    return np.dtype([("told", "u1"), *((f"part {n}", kind, (count,)) for n, kind in enumerate(kinds))])
 
 
 def sketches_of(values: Sequence[bytes | None], wanted: NDArray[np.uint64]) -> Sketches:
@@ -103,9 +112,8 @@ def slot_values(slots: Slots) -> list[bytes | None]:
         if not count:
             continue
         which = np.flatnonzero((counts == count) & (told == parts))
-        kinds = [SLOT, *(part for bit, part in PARTS.items() if parts & bit)]
-        form: Any = np.dtype([("told", "u1"), *((f"part {n}", kind, (count,)) for n, kind in enumerate(kinds))])
-        made: Any = np.empty(len(which), form)
+        kinds = kinds_of(parts)
+        made: Any = np.empty(len(which), form_of(kinds, count))
         made["told"] = parts
         for n, kind in enumerate(kinds):
             for name in kind.names or ():

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tables.arrays import Floats, Mask, Numbers, Places, Singles
 from tables.kmeans import BLOCK, clusters, scattered, squares
-from tables.sketches import Floats, Mask, Numbers, Places, Singles, Sketches
+from tables.sketches import Sketches
 
 SAMPLE = 20_000  # media among which the most typical are looked for
 FIRST, MOST = 10, 500  # clusters of the coarsest and of the finest level
@@ -43,9 +44,9 @@ class Typical:
     distance: Floats
 
 
-def sample_of(sketches: Sketches, chance: Numbers) -> Places:
-    """The media among which the typical ones are looked for: with a sketch and the smallest hash, in its order."""
-    rows = np.flatnonzero(sketches.there)
+def sample_of(there: Mask, chance: Numbers) -> Places:
+    """Those of some media among which the typical ones are looked for: with the smallest hash, in its order."""
+    rows = np.flatnonzero(there)
     return rows[np.argsort(chance[rows], kind="stable")][:SAMPLE]
 
 

@@ -12,7 +12,7 @@ import msgspec
 from aiokafka.errors import KafkaError
 
 from streams.errors import NotReady
-from streams.events import Event, Granted, Pick, Released, Renewed, Reset, Skipped
+from streams.events import Event, Granted, Released, Renewed, Reset, Skipped
 from streams.partition import partition_of
 from streams.record import Record
 from streams.settings import Settings
@@ -24,7 +24,7 @@ from tables.ranking import Place, Ranking
 from tables.rows import HASH_BYTES, Kind, UploadRow, prefix_of
 from tables.state import State
 from web.answers import ActiveSet
-from web.items import items, medium_of
+from web.items import items, pick
 from web.query import Query
 
 EVENTS = "active_set_events"
@@ -136,22 +136,12 @@ class ActiveSets:
             about = self.about(pool)
             if places:
                 uploads = self._uploads(places, partition, pool.project_id)
-                picks = [
-                    Pick(
-                        medium=medium_of(each, uploads[each.medium[:HASH_BYTES]]),
-                        rank=each.rank,
-                        score=each.score,
-                        uploaded_at=each.uploaded_at,
-                        choice=each.choice,
-                    )
-                    for each in places
-                ]
                 granted = Granted(
                     **about,
                     request_id=request_id,
                     task_id=query.task_id,
                     user_id=asker.user_id,
-                    media=picks,
+                    media=[pick(each, uploads[each.medium[:HASH_BYTES]]) for each in places],
                     expires_at=None if asker.ttl_ms is None else about["timestamp"] + asker.ttl_ms,
                     attempt=attempt,
                 )

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import orjson
 
-from streams.events import Task
+from streams.events import Pick, Task
 from streams.media import Image, Medium, VideoFrame
 from streams.times import iso
 from tables.pool import Pool
@@ -26,6 +26,17 @@ def medium_of(place: Place, upload: UploadRow) -> Medium:
     if not upload.frame_count:
         return Image(media_id)
     return VideoFrame(media_id, int.from_bytes(place.medium[HASH_BYTES:], "big"))
+
+
+def pick(place: Place, upload: UploadRow) -> Pick:
+    """The medium at a place, as it is granted."""
+    return Pick(
+        medium=medium_of(place, upload),
+        rank=place.rank,
+        score=place.score,
+        uploaded_at=place.uploaded_at,
+        choice=place.choice,
+    )
 
 
 def items(places: Sequence[Place], uploads: Mapping[bytes, UploadRow], pool: Pool, tasks: Sequence[Task]) -> list[Item]:

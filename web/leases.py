@@ -4,9 +4,10 @@ A lease is granted as a suggestion is (web/active_set.py). Its name is that of t
 finds what it was granted, on whatever worker.
 """
 
-from collections.abc import Set
+from collections.abc import AsyncIterator, Set
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -61,6 +62,15 @@ class Skip(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     media: Annotated[list[Medium], Meta(min_length=1, max_length=LARGEST)] | None = None
 
 
+class Mine(NamedTuple):
+    """A lease that its user changes, where it is, and what the event that does so tells of itself (`about`)."""
+
+    partition: Partition
+    pool: Pool
+    about: dict[str, Any]
+    lease: LeaseRow
+
+
 @dataclass(frozen=True)
 class Leases:
     """The leases of the projects whose partitions are here."""
@@ -97,13 +107,10 @@ class Leases:
         Raises:
             UnknownLease, NotTheirLease, LeaseOver, NotReady, UnknownProject.
         """
-        partition, pool = await self._at(project)
-        async with self.sets.alone(project):
-            about = self.sets.about(pool)
-            self._theirs(partition, pool, lease_id, wanted.user_id, about["timestamp"])
-            end = about["timestamp"] + wanted.ttl_s * 1000
-            event = Renewed(**about, request_id=lease_id, user_id=wanted.user_id, expires_at=end)
-            return await self._changed(event, partition, pool)
+        async with self._mine(project, lease_id, wanted.user_id) as mine:
+            end = mine.about["timestamp"] + wanted.ttl_s * 1000
+            event = Renewed(**mine.about, request_id=lease_id, user_id=wanted.user_id, expires_at=end)
+            return await self._changed(event, mine)
 
     async def skip(self, project: str, lease_id: str, wanted: Skip) -> ChangedLease:
         """The lease without the media that were skipped.
@@ -113,22 +120,19 @@ class Leases:
             LeaseOver: it is, or there is nothing in it to skip.
             UnknownLease, NotTheirLease, NotReady, UnknownProject.
         """
-        partition, pool = await self._at(project)
-        async with self.sets.alone(project):
-            about = self.sets.about(pool)
-            lease = self._theirs(partition, pool, lease_id, wanted.user_id, about["timestamp"])
-            there = {pick.medium: pick for pick in left(lease, pool, about["timestamp"])}
+        async with self._mine(project, lease_id, wanted.user_id) as mine:
+            there = {pick.medium: pick for pick in left(mine.lease, mine.pool, mine.about["timestamp"])}
             media = dict.fromkeys(there if wanted.media is None else wanted.media)
             strange = [str(medium) for medium in media if medium not in there]
             if strange:
                 raise BadQuery(f"media must be of the lease, and {strange[0]!r} is not")
             if not media:
                 raise LeaseOver("nothing is left of the lease")
-            passed = [Passed(medium=medium, uploaded_at=lease.uploaded(there[medium])) for medium in media]
+            passed = [Passed(medium=medium, uploaded_at=mine.lease.uploaded(there[medium])) for medium in media]
             event = Skipped(
-                **about, request_id=lease_id, user_id=wanted.user_id, media=passed, skip_for=wanted.skip_for
+                **mine.about, request_id=lease_id, user_id=wanted.user_id, media=passed, skip_for=wanted.skip_for
             )
-            return await self._changed(event, partition, pool)
+            return await self._changed(event, mine)
 
     async def release(self, project: str, lease_id: str, user_id: str) -> ChangedLease:
         """The lease, of which nothing is left.
@@ -136,25 +140,26 @@ class Leases:
         Raises:
             UnknownLease, NotTheirLease, LeaseOver, NotReady, UnknownProject.
         """
-        partition, pool = await self._at(project)
-        async with self.sets.alone(project):
-            about = self.sets.about(pool)
-            self._theirs(partition, pool, lease_id, user_id, about["timestamp"])
-            event = Released(**about, request_id=lease_id, user_id=user_id)
-            return await self._changed(event, partition, pool)
+        async with self._mine(project, lease_id, user_id) as mine:
+            event = Released(**mine.about, request_id=lease_id, user_id=user_id)
+            return await self._changed(event, mine)
 
-    async def _changed(self, event: Renewed | Released | Skipped, partition: Partition, pool: Pool) -> ChangedLease:
+    async def _changed(self, event: Renewed | Released | Skipped, mine: Mine) -> ChangedLease:
         """The lease as an event left it."""
-        lease = await self.sets.leased(event, partition)
-        as_of = {**partition.as_of(), EVENTS: lease.offset}
-        media = {medium_bytes(pick.medium) for pick in left(lease, pool, self.sets.now())}
-        return {"lease": shown(lease, media), "as_of": as_of, "lag": partition.lag()}
+        lease = await self.sets.leased(event, mine.partition)
+        as_of = {**mine.partition.as_of(), EVENTS: lease.offset}
+        media = {medium_bytes(pick.medium) for pick in left(lease, mine.pool, self.sets.now())}
+        return {"lease": shown(lease, media), "as_of": as_of, "lag": mine.partition.lag()}
 
-    async def _at(self, project: str) -> tuple[Partition, Pool]:
+    @asynccontextmanager
+    async def _mine(self, project: str, lease_id: str, user_id: str) -> AsyncIterator[Mine]:
+        """A lease of a user, which is not over, while nobody else changes what is granted in its project."""
         partition = self.sets.home(project)
         pool = (await partition.ranking(project)).pool
         pool.check_task(None)
-        return partition, pool
+        async with self.sets.alone(project):
+            about = self.sets.about(pool)
+            yield Mine(partition, pool, about, self._theirs(partition, pool, lease_id, user_id, about["timestamp"]))
 
     def _theirs(self, partition: Partition, pool: Pool, lease_id: str, user_id: str, now: int) -> LeaseRow:
         """The lease of a user that is not over. now: when it is to be changed."""

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tables import kmeans
+from tables.chance import mixed
 from tables.heads import OFTEN, Head, apportioned, crowding, explored, head, rank_of, shares
-from tables.sketches import Sketches, mixed
+from tables.sketches import Sketches
 
 Floats = NDArray[np.float64]
 Places = NDArray[np.intp]

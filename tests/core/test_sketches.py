@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from tables.sketches import EXACT_BITS, FAR, NORM, SKETCH, Sketches, mixed, signs
+from tables.chance import mixed
+from tables.sketches import EXACT_BITS, FAR, NORM, SKETCH, Sketches, signs
 
 Floats = NDArray[np.float64]
 
