@@ -37,6 +37,7 @@ class Lease:
 
     since, until: from when at the latest, and until when at least, in milliseconds.
     media: what it has not given back.
+    unsure: what it has not, as it was told, or has again: an image that is annotated may be to revisit later.
     changes: what was done with it.
     """
 
@@ -46,6 +47,7 @@ class Lease:
     since: int
     until: int
     media: set[Medium] = field(default_factory=set)
+    unsure: set[Medium] = field(default_factory=set)
     changes: Counter[str] = field(default_factory=Counter)
 
     def had(self, until: int) -> Had:
@@ -123,7 +125,7 @@ class Annotator:
         gone: which media it has not any more then. until: when it ends then, if that is changed.
         """
         asked = now_ms()
-        # What is deleted is not in a lease any more, and cannot be skipped; nor what an earlier try has skipped.
+        # What is deleted or annotated cannot be skipped; nor what an earlier try has skipped.
         also = {400, 410} if what == "skipped" else {410}
         status, told, tries = await self._ask(session, method, lease, f"/{lease.name}{path}", sent, also)
         live = lease.until > now_ms()
@@ -134,6 +136,7 @@ class Annotator:
             self.watch.has(lease.project, medium, lease.had(asked))
         if done:
             lease.media -= gone
+            lease.unsure |= gone if status == 400 else set()
             lease.until = lease.until if until is None else until
             lease.changes[what] += 1
         else:
@@ -144,7 +147,7 @@ class Annotator:
 
     def _see(self, lease: Lease, told: Any, what: str) -> None:
         """See that nothing is in a lease that was not; what is deleted meanwhile goes from it."""
-        strange = media_of(told) - lease.media
+        strange = media_of(told) - lease.media - lease.unsure
         if strange:
             self.watch.violations.append(f"lease {lease.name} of {lease.project} has, {what}, {strange} as well")
 
@@ -191,7 +194,7 @@ def unlike_rows(leases: Sequence[Lease], rows: Tables, grants: Tables) -> list[s
                 continue
             if row.expires_at < lease.until:
                 found.append(f"{about} ends at {row.expires_at}, which was to be {lease.until}")
-            kept = {(row.holder, medium_bytes(medium)) for medium in lease.media}
+            kept = {(row.holder, medium_bytes(medium)) for medium in lease.media | lease.unsure}
             if given_back := {grant for grant in has if grant[0] == row.holder} - kept:
                 found.append(f"{about} has {len(given_back)} media still that it gave back")
             lost = [each for each in lease.media if (row.holder, medium_bytes(each)) not in got]
