@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 from weakref import ref
 
@@ -12,6 +13,7 @@ from streams.artifacts import Columns, columns
 from streams.errors import MalformedEvent
 from streams.events import ArtifactsInferred, Event, Granted, Skipped
 from streams.record import Heard
+from streams.tensors import Tensor
 from tables.partition import Fold
 from tables.removals import left
 from tables.rows import Change, Rows
@@ -19,6 +21,7 @@ from tables.rows import Change, Rows
 log = logging.getLogger("activeset.agents")
 
 ROW_BYTES = 1024 * 1024  # of a row: Kafka must take it, whatever the event looked like that it came from
+FEW = 16_384  # numbers that take less to score than to hand to another thread and back
 FITS = 4  # batches whose PCAs are kept, to score the next chunk with
 
 Count = Callable[[str, int], None]
@@ -48,7 +51,11 @@ class Decider:
         """
         if not isinstance(event, ArtifactsInferred):
             return lambda rows: changes(event, rows, heard)
-        given = await asyncio.to_thread(columns, event)
+        seen = None if event.subset == "seen" or event.features is None else self.known(event, rows)
+        if numbers(event) > FEW:
+            given, scored = await asyncio.to_thread(scored_columns, event, seen)
+        else:
+            given, scored = scored_columns(event, seen)
         self._count("rows left out", given.left_out)
         if given.left_out:
             log.warning(
@@ -60,12 +67,10 @@ class Decider:
                 event.batch_id,
                 event.chunk,
             )
-        if event.subset == "seen":
+        if scored is None:
             self._seen.pop(references_of(event), None)
-            return lambda rows: changes(event, rows, heard, given)
-        known = None if given.features is None else self.known(event, rows)
-        scored = await asyncio.to_thread(score, given, known, multi_label=event.multi_label, novelty=event.novelty)
-        self._count("extractors failed", scored.failed)
+        else:
+            self._count("extractors failed", scored.failed)
         return lambda rows: changes(event, rows, heard, given, scored)
 
     def known(self, event: ArtifactsInferred, rows: Rows) -> Seen | None:
@@ -86,6 +91,26 @@ class Decider:
         while len(self._seen) > FITS:
             del self._seen[next(iter(self._seen))]
         return found
+
+
+def numbers(event: ArtifactsInferred) -> float:
+    """How many numbers a chunk tells of its media, if all of them are tensors; infinitely many if not."""
+    told = [
+        each for each in (event.probabilities, event.features, *(event.utilities or {}).values()) if each is not None
+    ]
+    return sum(math.prod(each.shape) if isinstance(each, Tensor) else math.inf for each in told)
+
+
+def scored_columns(event: ArtifactsInferred, seen: Seen | None) -> tuple[Columns, Scored | None]:
+    """The columns of a chunk, and what comes of them if they are of unseen media.
+
+    Raises:
+        MalformedEvent: they do not fit together.
+    """
+    given = columns(event)
+    if event.subset == "seen":
+        return given, None
+    return given, score(given, seen, multi_label=event.multi_label, novelty=event.novelty)
 
 
 def changes(
@@ -109,7 +134,7 @@ def changes(
         oldest = min((uploaded(event, pick) for pick in event.media), default=oldest)
     if isinstance(event, Skipped):
         oldest = min(each.uploaded_at for each in event.media)
-    for _, value in found:
-        if value is not None and len(value) > ROW_BYTES:
-            raise MalformedEvent(f"a row that is kept of it must be at most {ROW_BYTES} bytes, not {len(value)}")
+    longest = max([len(value) for _, value in found if value is not None], default=0)
+    if longest > ROW_BYTES:
+        raise MalformedEvent(f"a row that is kept of it must be at most {ROW_BYTES} bytes, not {longest}")
     return left(found, event.project_id, oldest, rows)

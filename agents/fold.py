@@ -304,12 +304,12 @@ def fold_seen(event: ArtifactsInferred, columns: Columns, rows: Rows, heard: Hea
 def fold_unseen(event: ArtifactsInferred, columns: Columns, scored: Scored, rows: Rows, heard: Heard) -> list[Change]:
     """A score row for each medium: the batch gets a slot, beside those that count until it is complete."""
     batch, _, changes = fold_batch(event, columns, rows, heard)
-    blind = [medium for medium in dict.fromkeys(event.no_prediction) if medium not in scored.labels]
-    media, told = [*scored.labels, *blind], len(scored.labels)
+    told, blind = len(scored.media), dict.fromkeys(map(medium_bytes, event.no_prediction))
+    media = [*dict.fromkeys([*scored.media, *blind])]
     new = np.full(len(media), EMPTY)
     new["model"], new["batch"], new["at"] = number_of(event.model_id), number_of(event.batch_id), event.timestamp
-    labels = {label: number_of(label) for label in {*scored.labels.values()}}
-    new["label"][:told] = [labels[label] for label in scored.labels.values()]
+    labels = {label: number_of(label) for label in {*scored.labels}}
+    new["label"][:told] = [labels[label] for label in scored.labels]
     new["label"][told:] = NOTHING_FOUND
     for name, utility in scored.utilities.items():
         new[name][:told] = np.minimum(utility, LARGEST)
@@ -318,7 +318,7 @@ def fold_unseen(event: ArtifactsInferred, columns: Columns, scored: Scored, rows
         new["external"][:told, batch.names.index(number_of(name))] = utility
 
     prefix = prefix_of(event.project_id, Kind.SCORE) + hashed(event.task_id)
-    keys = [prefix + medium_bytes(each) for each in media]
+    keys = [prefix + each for each in media]
     values = rows.get(keys)
     if any(values):
         slots = slots_of(values)

@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +11,9 @@ import numpy as np
 from agents import extractors
 from agents.extractors import Seen
 from streams.artifacts import Columns
-from streams.media import Medium
 from streams.tensors import Array
-from tables.rows import HASH_BYTES, number_of
+from tables.arrays import Places
+from tables.rows import HASH_BYTES, medium_bytes, number_of
 from tables.sketches import Sketches
 from tables.slots import UTILITIES
 
@@ -24,14 +25,15 @@ NEEDS = {name: tuple(inspect.signature(getattr(extractors, name)).parameters) fo
 
 @dataclass(frozen=True)
 class Scored:
-    """What came of the media of a chunk: the label that was predicted for each, and its utilities, NaN where none is.
+    """What came of the media of a chunk, and the label that was predicted for each.
 
-    utilities: of the built-in extractors; external: as the producer named them; sketches: of the features. All in the
-    order of the labels.
+    media: the 12 bytes of each, once. utilities: of the built-in extractors, NaN where there is none; external: as the
+    producer named them; sketches: of the features. All in the order of the media.
     failed: how often an extractor, or one label of it, could not answer; the others stand.
     """
 
-    labels: dict[Medium, str | None]
+    media: list[bytes]
+    labels: list[str | None]
     utilities: dict[str, Array]
     external: dict[str, Array]
     sketches: Sketches
@@ -60,26 +62,44 @@ def score(columns: Columns, seen: Seen | None, *, multi_label: bool, novelty: bo
             without = 1
         failed += without
 
-    places = {medium: place for place, medium in enumerate(dict.fromkeys(columns.media))}
-    of_row = np.array([places[medium] for medium in columns.media], dtype=np.intp)
-
-    def largest(column: Array) -> Array:
-        reduced = np.full(len(places), np.nan)
-        np.fmax.at(reduced, of_row, column)
-        return reduced
-
-    nothing = np.full(len(places), np.nan)
-    leading = next((each for each in found.values() if np.isfinite(each).any()), np.zeros(len(of_row)))
-    leads = np.zeros(len(places), np.intp)
-    order = np.argsort(np.nan_to_num(leading, nan=-np.inf), kind="stable")
-    leads[of_row[order]] = order  # the last one stays
+    media, labels = [medium_bytes(each) for each in columns.media], columns.labels
+    features, external = columns.features, columns.utilities
+    places = {medium: place for place, medium in enumerate(dict.fromkeys(media))}
+    if len(places) < len(media):
+        of_row = np.array([places[medium] for medium in media], dtype=np.intp)
+        leads = leading(found, of_row, len(places))
+        media, labels = [*places], [labels[row] for row in leads.tolist()]
+        found = {name: largest(each, of_row, len(places)) for name, each in found.items()}
+        external = {name: largest(each, of_row, len(places)) for name, each in external.items()}
+        features = None if features is None else features[leads]
+    nothing = np.full(len(media), np.nan)
     return Scored(
-        {medium: columns.labels[row] for medium, row in zip(places, leads.tolist(), strict=True)},
-        {name: largest(found[name]) if name in found else nothing for name in UTILITIES},
-        {name: largest(column) for name, column in columns.utilities.items()},
-        Sketches.none(len(places)) if columns.features is None else Sketches.of(columns.features[leads]),
+        media,
+        labels,
+        {name: found.get(name, nothing) for name in UTILITIES},
+        external,
+        Sketches.none(len(media)) if features is None else Sketches.of(features),
         failed,
     )
+
+
+def leading(found: Mapping[str, Array], of_row: Places, media: int) -> Places:
+    """Of each medium the region with the largest utility of the first extractor that has any; of equal ones the last.
+
+    of_row: of which medium each region is.
+    """
+    first = next((each for each in found.values() if np.isfinite(each).any()), np.zeros(len(of_row)))
+    order = np.argsort(np.nan_to_num(first, nan=-np.inf), kind="stable")
+    leads = np.zeros(media, np.intp)
+    leads[of_row[order]] = order  # the last one stays
+    return leads
+
+
+def largest(utility: Array, of_row: Places, media: int) -> Array:
+    """Of each medium the largest utility of a region. of_row: of which medium each region is."""
+    reduced = np.full(media, np.nan)
+    np.fmax.at(reduced, of_row, utility)
+    return reduced
 
 
 def given_of(columns: Columns, seen: Seen | None, *, multi_label: bool) -> dict[str, Any]:

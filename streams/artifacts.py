@@ -1,9 +1,9 @@
 """The columns of a chunk of artifacts: checked, as arrays, and without the rows that hold no numbers."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from streams.errors import MalformedEvent
 from streams.events import ArtifactsInferred
@@ -59,24 +59,25 @@ def columns(event: ArtifactsInferred) -> Columns:
     for name, length in lengths.items():
         if length != rows:
             raise MalformedEvent(f"{name} must have as many rows as media, {rows}, not {length}")
-    probabilities, features = given.get("probabilities"), given.get("features")
     finite = np.ones(rows, dtype=bool)
     with np.errstate(over="ignore", invalid="ignore"):  # a mean may overflow
-        if features is not None:
-            features = given["features"] = flat(features)
+        if "features" in given:
+            given["features"] = flat(given["features"])
         for array in given.values():
             finite &= np.isfinite(array).all(axis=tuple(range(1, array.ndim)))
-    kept = np.flatnonzero(finite)
-    passes = None
+    media, told = event.media, event.labels
+    if not finite.all():
+        kept = np.flatnonzero(finite)
+        media, told = [media[row] for row in kept], None if told is None else [told[row] for row in kept]
+        given = {name: array[kept] for name, array in given.items()}
+    passes, probabilities = None, given.get("probabilities")
     if probabilities is not None:
-        probabilities = distributions(probabilities[kept], event)
+        probabilities = distributions(probabilities, event)
         if probabilities.ndim == 3:
             passes, probabilities = probabilities, probabilities.mean(axis=1)
-    if features is not None:
-        features = features[kept]
-    labels = labels_of(event, kept, probabilities)
-    utilities = {name: given[field][kept] for name, field in external.items()}
-    return Columns([event.media[i] for i in kept], labels, probabilities, passes, features, utilities, rows - len(kept))
+    labels = labels_of(event, told, len(media), probabilities)
+    utilities = {name: given[field] for name, field in external.items()}
+    return Columns(media, labels, probabilities, passes, given.get("features"), utilities, rows - len(media))
 
 
 def distributions(given: Array, event: ArtifactsInferred) -> Array:
@@ -114,11 +115,12 @@ def flat(features: Array) -> Array:
     return averaged
 
 
-def labels_of(event: ArtifactsInferred, kept: NDArray[np.intp], probabilities: Array | None) -> list[str | None]:
-    """The label of each row that is kept: as sent (of several, the first), else of the largest probability."""
-    if event.labels is not None:
-        sent = [event.labels[i] for i in kept]
-        return [(each[0] if each else None) if isinstance(each, list) else each for each in sent]
+def labels_of(
+    event: ArtifactsInferred, told: Sequence[str | list[str] | None] | None, rows: int, probabilities: Array | None
+) -> list[str | None]:
+    """The label of each row that is kept: as told (of several, the first), else of the largest probability."""
+    if told is not None:
+        return [(each[0] if each else None) if isinstance(each, list) else each for each in told]
     if probabilities is None or event.classes is None or event.multi_label:
-        return [None] * len(kept)
-    return [event.classes[i] for i in probabilities.argmax(axis=1)]
+        return [None] * rows
+    return [event.classes[i] for i in probabilities.argmax(axis=1).tolist()]

@@ -184,13 +184,13 @@ class Partition:
         visible: bool = True,
     ) -> None:
         self._count += 1
-        self.rows.fold(changes, self._count)
+        ranges = self.rows.fold(changes, self._count)
         self._folded |= marks
-        weight = sum(len(key) + len(value or b"") for key, value in changes)
+        weight = sum([len(key) + len(value) for key, value in changes if value is not None])
         self._queue.append(Entry(self._count, marks, changes, weight, sent, done, told, visible))
         if not self.writing:
             self._writing = asyncio.create_task(self._write())
-        if any(key.startswith(SWEEPS) for key, _ in changes):
+        if SWEEPS in ranges:
             self.sweeper.start()
 
     async def tend(self, fold: Fold) -> bool:

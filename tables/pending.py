@@ -22,9 +22,17 @@ class Pending:
 
     def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """The values of some keys; None where there is no row."""
-        if not self._waiting:
+        if not self._waiting or not keys:
             return self._store.get(keys)
-        waiting = [self._waiting.get(range_of(key), {}).get(key) for key in keys]
+        of = range_of(keys[0])
+        # Most are asked of one range: then all that lie between two of it do, too.
+        if min(keys).startswith(of) and max(keys).startswith(of):
+            there = self._waiting.get(of, {})
+            waiting = [there.get(key) for key in keys] if there else []
+        else:
+            waiting = [self._waiting.get(range_of(key), {}).get(key) for key in keys]
+        if not any(waiting):
+            return self._store.get(keys)
         elsewhere = [key for key, row in zip(keys, waiting, strict=True) if row is None]
         here = dict(zip(elsewhere, self._store.get(elsewhere), strict=True))
         return [here[key] if row is None else row[0] for key, row in zip(keys, waiting, strict=True)]
@@ -39,17 +47,19 @@ class Pending:
         new = [(key, value) for key, value in sorted(waiting.items()) if value is not None]
         return merge(new, (row for row in self._store.scan(prefix, after) if row[0] not in waiting))
 
-    def fold(self, changes: Iterable[Change], event: int) -> None:
-        """Take what an event changed.
+    def fold(self, changes: Iterable[Change], event: int) -> set[bytes]:
+        """Take what an event changed; the answer is of which ranges that is.
 
         event: a number that rises from one to the next.
         """
-        of, there = b"", dict[bytes, tuple[bytes | None, int]]()
+        of, there, ranges = b"", dict[bytes, tuple[bytes | None, int]](), set[bytes]()
         for key, value in changes:  # most are of one range
             if not of or not key.startswith(of):
                 of = range_of(key)
                 there = self._waiting.setdefault(of, {})
+                ranges.add(of)
             there[key] = (value, event)
+        return ranges
 
     def written(self, changes: Iterable[Change], event: int) -> None:
         """Let go of what an event changed, now that the store has it, unless a later one changed it again."""
@@ -58,7 +68,8 @@ class Pending:
             if not of or not key.startswith(of):
                 of = range_of(key)
                 there = self._waiting.get(of, {})
-            if key in there and there[key][1] <= event:
+            row = there.get(key)
+            if row is not None and row[1] <= event:
                 del there[key]
                 if not there:
                     self._waiting.pop(of, None)

@@ -118,8 +118,9 @@ def slot_values(slots: Slots) -> list[bytes | None]:
         for n, kind in enumerate(kinds):
             for name in kind.names or ():
                 made[f"part {n}"][name] = slots[name][which, :count]
-        for row, value in zip(which.tolist(), made, strict=True):
-            values[row] = value.tobytes()
+        text, length = made.tobytes(), made.dtype.itemsize
+        for place, row in enumerate(which.tolist()):
+            values[row] = text[place * length : (place + 1) * length]
     return values
 
 

@@ -10,7 +10,7 @@ from streams.artifacts import columns
 from streams.decode import decode
 from streams.events import ArtifactsInferred
 from streams.record import MESSAGE_BYTES, Record
-from tables.rows import Kind, hashed, medium_bytes, prefix_of
+from tables.rows import Kind, hashed, prefix_of
 
 
 def plain(broker: str, name: str, topic: str, folder: str) -> faust.App:
@@ -40,8 +40,8 @@ def plain(broker: str, name: str, topic: str, folder: str) -> faust.App:
             scored = score(columns(told), None, multi_label=False)
             prefix = prefix_of(told.project_id, Kind.SCORE) + hashed(told.task_id)
             utilities = np.stack([*scored.utilities.values()], axis=1).astype("<f4")
-            for medium, row in zip(scored.labels, utilities, strict=True):
-                table[prefix + medium_bytes(medium)] = bytes(80) + row.tobytes()
+            for medium, row in zip(scored.media, utilities, strict=True):
+                table[prefix + medium] = bytes(80) + row.tobytes()
 
     return app
 
