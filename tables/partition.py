@@ -77,7 +77,6 @@ class Applied(StrEnum):
 class Entry:
     """An event that is folded and waits to be written."""
 
-    number: int
     marks: dict[str, int]
     changes: list[Change]
     weight: int
@@ -116,7 +115,6 @@ class Partition:
         self._folded: dict[str, int] = {}
         self._gaps = Gaps()
         self._queue: list[Entry] = []
-        self._count = 0
         self._writing: asyncio.Task[None] | None = None
         self._failed: Exception | None = None
 
@@ -183,11 +181,10 @@ class Partition:
         *,
         visible: bool = True,
     ) -> None:
-        self._count += 1
-        ranges = self.rows.fold(changes, self._count)
+        ranges = self.rows.fold(changes)
         self._folded |= marks
         weight = sum([len(key) + len(value) for key, value in changes if value is not None])
-        self._queue.append(Entry(self._count, marks, changes, weight, sent, done, told, visible))
+        self._queue.append(Entry(marks, changes, weight, sent, done, told, visible))
         if not self.writing:
             self._writing = asyncio.create_task(self._write())
         if SWEEPS in ranges:
@@ -222,10 +219,10 @@ class Partition:
     async def _write(self) -> None:
         """Write what waits, group by group, until nothing does."""
         while self._queue:
-            group, self._queue = self._queue[:GROUP], self._queue[GROUP:]
+            group, self._queue = self._queue, []
             written = False
             try:
-                written = await self._written(group)
+                written = await self._written(group, self.rows.take())
             except Exception as why:  # noqa: BLE001 - told to whoever waits, and ends the worker
                 self._failed = why
                 group, self._queue = [*group, *self._queue], []
@@ -241,29 +238,27 @@ class Partition:
             async with self.moved:
                 self.moved.notify_all()
 
-    async def _written(self, group: list[Entry]) -> bool:
-        """Write the rows of events: to Kafka, here, to who looks on.
+    async def _written(self, group: list[Entry], rows: list[Change]) -> bool:
+        """Write what came of events: to Kafka, here, to who looks on.
 
         The last rows tell how far each topic is. If the partition was let go of meanwhile, nothing more is done, and
         the answer is no: what Kafka has by then is restored by the next owner.
         """
-        rows: dict[bytes, bytes | None] = {}
         marks: dict[str, int] = {}
         for each in group:
-            rows.update(each.changes)
             marks |= each.marks
             if each.sent is not None:
                 await each.sent
         if self.gone:
             return False
-        changes = [*rows.items(), *((progress_key(name), pack_int(offset)) for name, offset in marks.items())]
+        changes = [*rows, *((progress_key(name), pack_int(offset)) for name, offset in marks.items())]
         offset = await self.writer.append(changes)
         if self.gone:
             return False
         self.store.write(changes, offset)
         self.written += 1
+        self.rows.written()
         for each in group:
-            self.rows.written(each.changes, each.number)
             self._tell(each)
         self.progress |= marks
         return True

@@ -6,9 +6,14 @@ while both wait for Kafka. If Kafka does not take them, the worker ends, and nob
 
 from collections.abc import Iterable, Iterator, Sequence
 from heapq import merge
+from itertools import chain
+from typing import Any, Final
 
 from tables.rows import Change, range_of
 from tables.store import Store
+
+Ranges = dict[bytes, dict[bytes, bytes | None]]  # rows by project and kind: a scan passes over the rest
+ELSEWHERE: Final[Any] = object()  # a row that does not wait
 
 
 class Pending:
@@ -17,59 +22,57 @@ class Pending:
     def __init__(self, store: Store) -> None:
         """Nothing waits yet."""
         self._store = store
-        # By project and kind: a scan passes over the rest.
-        self._waiting: dict[bytes, dict[bytes, tuple[bytes | None, int]]] = {}
+        self._folded: Ranges = {}
+        self._writing: Ranges = {}  # the group before them
 
     def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """The values of some keys; None where there is no row."""
-        if not self._waiting or not keys:
+        if not keys or not (self._folded or self._writing):
             return self._store.get(keys)
+        waiting = self._waiting(keys)
+        elsewhere = [key for key, row in zip(keys, waiting, strict=True) if row is ELSEWHERE]
+        there = self._store.get(elsewhere)
+        if len(there) == len(keys):
+            return there
+        here = iter(there)
+        return [next(here) if row is ELSEWHERE else row for row in waiting]
+
+    def _waiting(self, keys: Sequence[bytes]) -> list[Any]:
+        """What waits of some keys, at least one."""
         of = range_of(keys[0])
-        # Most are asked of one range: then all that lie between two of it do, too.
+        # Most are asked of one range: then all that lie between two of it are, too.
         if min(keys).startswith(of) and max(keys).startswith(of):
-            there = self._waiting.get(of, {})
-            waiting = [there.get(key) for key in keys] if there else []
-        else:
-            waiting = [self._waiting.get(range_of(key), {}).get(key) for key in keys]
-        if not any(waiting):
-            return self._store.get(keys)
-        elsewhere = [key for key, row in zip(keys, waiting, strict=True) if row is None]
-        here = dict(zip(elsewhere, self._store.get(elsewhere), strict=True))
-        return [here[key] if row is None else row[0] for key, row in zip(keys, waiting, strict=True)]
+            new, old = self._folded.get(of, {}), self._writing.get(of, {})
+            return [new[key] if key in new else old.get(key, ELSEWHERE) for key in keys]
+        return [self._waiting([key])[0] for key in keys]
 
     def scan(self, prefix: bytes, after: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """All rows whose keys start with a prefix, in order of their keys, from a key on.
 
         prefix: at least a project and a kind.
         """
-        there = self._waiting.get(range_of(prefix), {})
-        waiting = {key: value for key, (value, _) in there.items() if key.startswith(prefix) and key >= after}
+        of = range_of(prefix)
+        rows = chain(self._writing.get(of, {}).items(), self._folded.get(of, {}).items())
+        waiting = {key: value for key, value in rows if key.startswith(prefix) and key >= after}
         new = [(key, value) for key, value in sorted(waiting.items()) if value is not None]
         return merge(new, (row for row in self._store.scan(prefix, after) if row[0] not in waiting))
 
-    def fold(self, changes: Iterable[Change], event: int) -> set[bytes]:
-        """Take what an event changed; the answer is of which ranges that is.
-
-        event: a number that rises from one to the next.
-        """
-        of, there, ranges = b"", dict[bytes, tuple[bytes | None, int]](), set[bytes]()
+    def fold(self, changes: Iterable[Change]) -> set[bytes]:
+        """Take what an event changed; the answer is of which ranges that is."""
+        of, there, ranges = b"", dict[bytes, bytes | None](), set[bytes]()
         for key, value in changes:  # most are of one range
             if not of or not key.startswith(of):
                 of = range_of(key)
-                there = self._waiting.setdefault(of, {})
+                there = self._folded.setdefault(of, {})
                 ranges.add(of)
-            there[key] = (value, event)
+            there[key] = value
         return ranges
 
-    def written(self, changes: Iterable[Change], event: int) -> None:
-        """Let go of what an event changed, now that the store has it, unless a later one changed it again."""
-        of, there = b"", dict[bytes, tuple[bytes | None, int]]()
-        for key, _ in changes:
-            if not of or not key.startswith(of):
-                of = range_of(key)
-                there = self._waiting.get(of, {})
-            row = there.get(key)
-            if row is not None and row[1] <= event:
-                del there[key]
-                if not there:
-                    self._waiting.pop(of, None)
+    def take(self) -> list[Change]:
+        """All that was folded since the last time, to be written; each row as it was folded last."""
+        self._writing, self._folded = self._folded, {}
+        return [change for each in self._writing.values() for change in each.items()]
+
+    def written(self) -> None:
+        """The store has what was taken."""
+        self._writing = {}

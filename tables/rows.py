@@ -23,6 +23,7 @@ Grants = NDArray[np.void]
 
 HASH_BYTES = 8
 MEDIUM_BYTES = 12
+NO_FRAME = bytes(4)  # of an image
 BEHIND = 64  # more bytes than follow a head in any key (`heads`)
 
 
@@ -130,8 +131,8 @@ def number_of(text: str | None) -> int:
 
 def medium_bytes(medium: Medium | Video) -> bytes:
     """The 12 bytes that stand for a medium: a hash of the image or video, and the frame. A video is its frame 0."""
-    if isinstance(medium, Image):
-        return hashed(f"image:{medium.media_id}") + bytes(4)
+    if isinstance(medium, Image):  # without `hashed`: there are many
+        return blake2b(b"image:" + medium.media_id.encode(), digest_size=HASH_BYTES).digest() + NO_FRAME
     frame = 0 if isinstance(medium, Video) else medium.frame_index
     return hashed(f"video:{medium.media_id}") + frame.to_bytes(4, "big")
 

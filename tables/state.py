@@ -24,6 +24,7 @@ from tables.store import FaustStores, Stores
 log = logging.getLogger("activeset.state")
 
 MIB = 1024 * 1024
+BUFFER = 16 * MIB  # at most: each row that is written to a larger one costs more
 OPEN_FILES = 128  # of each RocksDB; Faust's default is nearly all that the process may have, for each
 # Before anybody is answered, these are applied up to where they ended when the partition came; artifacts may lag.
 NEEDED = tuple(topic.name for topic in SOURCES if topic.name != "inference_artifacts")
@@ -145,6 +146,7 @@ def declare(app: faust.App, settings: Settings, ends: AskEnds) -> State:
     Keys and values are bytes. All kinds of rows share it, told apart by a prefix: one changelog then keeps the rows of
     an event together and in order, and RocksDB's costs, which are per table and partition, are paid once.
     """
+    buffers = settings.rocksdb_buffer_mib * MIB
     table: Any = app.Table(
         TABLE,
         partitions=settings.partitions,
@@ -153,7 +155,7 @@ def declare(app: faust.App, settings: Settings, ends: AskEnds) -> State:
         # Faust's defaults (a 2 GiB cache and 3 x 64 MiB of write buffers for each partition) do not suit a laptop.
         options={
             "block_cache_size": settings.rocksdb_cache_mib * MIB // settings.partitions,
-            "write_buffer_size": max(MIB // 16, settings.rocksdb_buffer_mib * MIB // settings.partitions // 2),
+            "write_buffer_size": min(max(MIB // 16, buffers // settings.partitions // 2), BUFFER),
             "max_write_buffer_number": 2,
             "max_open_files": OPEN_FILES,
         },
