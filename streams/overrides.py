@@ -37,6 +37,9 @@ MIB = 1024 * 1024
 FULL_S = 0.01  # until a partition is asked again whose records were more than an agent had room for
 BLOOM_BITS = 10  # for each row in a file: of a hundred that are not there, one is looked for
 BLOOM_SHARE = 0.05  # of the write buffers, for the same of rows that wait there
+# Kafka holds a fetch that finds nothing for so long. There is one at a time, and partitions of which something was
+# fetched are not in it: when that is used up meanwhile, they wait (with Faust's 1,500 ms a backlog stood still, tried).
+FETCH_WAIT_MS = 50
 SHUTDOWN_S = 2.0  # of requests that are being answered when the worker stops
 CONDEMNED = "activeset-condemned"  # a file in the folder of a store that is to be set aside
 # What a damaged store does not explain, and a new one would meet as well.
@@ -162,6 +165,7 @@ class OurThread(AIOKafkaConsumerThread):
         consumer: Any = super()._create_worker_consumer(transport)
         app: Any = self.app
         consumer._fetch_max_bytes = app.fetch_bytes  # Faust has no setting for it
+        consumer._fetch_max_wait_ms = FETCH_WAIT_MS
         return consumer
 
 
