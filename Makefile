@@ -22,7 +22,7 @@ $(READY): requirements.txt
 	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-demo: $(READY) ## show active learning on real images, through a real Kafka: half a minute
+demo: $(READY) ## show active learning on real images, through a real Kafka: ten minutes (python -m tests.bench --help: some of it)
 	@exec $(PY) -m deploy demo
 
 serve: $(READY) ## run a local Kafka and one worker until Ctrl-C (ACTIVESET_BROKER=host:port uses that Kafka)
@@ -34,8 +34,8 @@ test: $(READY) ## run all tests, on a real Kafka that they start themselves
 simulate: $(READY) ## what choosing saves, on digits, through a real Kafka: some minutes (ARGS="--help" tells more)
 	@exec $(PY) -m agents simulate $(ARGS)
 
-bench: $(READY) ## what a row of artifacts costs, against plain Faust: half a minute
-	@exec $(PY) -m tests.bench
+bench: $(READY) ## what all of it costs, as ratios to what runs beside it: ten minutes (ARGS="--help" tells more)
+	@exec $(PY) -m tests.bench $(ARGS)
 
 check: $(READY) ## ruff, mypy --strict, basedpyright and the rules of the house
 	@$(PY) -m ruff check
