@@ -21,7 +21,8 @@ class Columns:
 
     probabilities: (rows, classes), the mean of the passes if there were several; each row a distribution, or with
     `multi_label` a probability for each class. passes: (rows, passes, classes), if they were told one by one.
-    features: (rows, D), spatial axes averaged away.
+    features: (rows, D), spatial axes averaged away; float32 if they were sent in that or half precision and nothing was
+    averaged.
     utilities: numbers that the producer computed itself, (rows,) each.
     left_out: rows that had a number that is not finite, and are not here.
     """
@@ -49,7 +50,7 @@ def columns(event: ArtifactsInferred) -> Columns:
     if event.probabilities is not None:
         given["probabilities"] = array_of("probabilities", event.probabilities, axes=(2, 3))
     if event.features is not None:
-        given["features"] = array_of("features", event.features, axes=(1, 2, 3, 4, 5))
+        given["features"] = array_of("features", event.features, axes=(1, 2, 3, 4, 5), single=True)
     external = {name: f"utilities.{name}" for name in event.utilities or {}}
     for name, field in external.items():
         given[field] = array_of(field, (event.utilities or {})[name], axes=(1,))
@@ -111,7 +112,9 @@ def flat(features: Array) -> Array:
     if len(shape) > SPATIAL:
         raise MalformedEvent(f"features must have at most {SPATIAL} axes behind the rows, not the shape {shape}")
     squeezed = features.reshape(len(features), *shape)
-    averaged: Array = squeezed.mean(axis=tuple(range(2, squeezed.ndim))) if squeezed.ndim > 2 else squeezed
+    averaged: Array = (
+        squeezed.mean(axis=tuple(range(2, squeezed.ndim)), dtype=np.float64) if squeezed.ndim > 2 else squeezed
+    )
     return averaged
 
 

@@ -40,10 +40,10 @@ Deep = list[float | list[float | list[float]]]
 Nested = Annotated[list[float | list[float | list[float | Deep]]], Meta(max_length=ROWS)] | Tensor
 
 
-def array_of(field: str, given: Nested | Column, axes: tuple[int, ...]) -> Array:
+def array_of(field: str, given: Nested | Column, axes: tuple[int, ...], *, single: bool = False) -> Array:
     """The array that was sent, as float64, C order.
 
-    axes: how many axes it may have.
+    axes: how many axes it may have. single: what was sent in half or single precision becomes float32.
 
     Raises:
         MalformedEvent: its bytes do not fit its shape, its lists are of unequal length, or it has other axes.
@@ -73,7 +73,8 @@ def array_of(field: str, given: Nested | Column, axes: tuple[int, ...]) -> Array
         raise MalformedEvent(f"{field} must have {told} axes, not {len(shape)}")
     if 0 in shape[1:]:
         raise MalformedEvent(f"{field} must have no empty axis, not the shape {tuple(shape)}")
+    kind: Any = np.float32 if single and array.dtype.itemsize < 8 else np.float64
     try:
-        return array.reshape(shape).astype(np.float64)
+        return array.reshape(shape).astype(kind)
     except ValueError as why:  # without rows, the other axes may be of any length
         raise MalformedEvent(f"{field} must have axes that fit into memory, not the shape {tuple(shape)}") from why

@@ -230,7 +230,7 @@ def test_what_the_model_was_trained_on_is_not_new_however_far_from_zero(outlier:
     assert novelty(seen, Seen(seen, [None] * 200)).tolist() == [0.0] * 200
 
 
-def agnostic(features: Floats, seen: Floats) -> Floats:
+def agnostic(features: NDArray[Any], seen: Floats) -> Floats:
     return fre_class_agnostic(features, Seen(seen, [None] * len(seen)))
 
 
@@ -287,6 +287,35 @@ def test_the_error_is_that_of_scikit_learns_pca(seed: int, rows: int, columns: i
         assert found[which] == pytest.approx(wanted, rel=1e-6, abs=1e-9)
     assert failed == singles
     assert agnostic(features, seen) == pytest.approx(reconstruction_error(features, seen), rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.parametrize("noise", [0.05, 1e-2, 1e-4, 1e-9], ids=lambda noise: f"{noise:g} is left")
+@pytest.mark.parametrize("away", [0.0, 1e3], ids=["around zero", "far from zero"])
+@pytest.mark.parametrize("columns", [3, 64, 200])
+def test_the_error_in_single_precision_is_that_in_double(columns: int, away: float, noise: float) -> None:
+    random = np.random.default_rng(0)
+    spectrum, turned = np.geomspace(1, noise, columns), np.linalg.qr(random.normal(size=(columns, columns)))[0]
+    seen = (random.normal(size=(100, columns)) * spectrum) @ turned + away
+    unseen = ((random.normal(size=(500, columns)) * spectrum) @ turned + away).astype(np.float32)
+
+    found = agnostic(unseen, seen)
+
+    mean = seen.mean(axis=0)
+    centred = unseen.astype(np.float64) - mean
+    _, singular, components = np.linalg.svd(seen - mean, full_matrices=False)
+    count = int((np.cumsum(singular**2) <= 0.995 * (singular**2).sum()).sum()) + 1
+    residual = centred - centred @ components[:count].T @ components[:count]
+    assert found == pytest.approx((residual**2).sum(axis=1), rel=1e-4, abs=0)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-12, 1e12, 1e30])
+def test_features_in_single_precision_may_be_of_any_size(scale: float) -> None:
+    random = np.random.default_rng(0)
+    seen, unseen = random.normal(size=(30, 8)) * np.geomspace(1, 0.01, 8), random.normal(size=(20, 8))
+
+    found = agnostic((unseen * scale).astype(np.float32), seen * scale)
+
+    assert found / scale == pytest.approx(agnostic(unseen, seen) * scale, rel=1e-4)
 
 
 def reconstruction_error(features: Floats, seen: Floats) -> Floats:
