@@ -26,7 +26,7 @@ def opened(folder: Path) -> Rdict:
     """A RocksDB as that of a worker with one partition."""
     options = Options(raw_mode=True)
     options.create_if_missing(True)
-    options.set_write_buffer_size(128 * MIB)
+    options.set_write_buffer_size(16 * MIB)
     options.set_max_write_buffer_number(2)
     options.set_max_open_files(128)
     table = BlockBasedOptions()
@@ -69,17 +69,16 @@ async def loop(broker: str, topic: str, changelog: str, folder: Path, group: int
         consumer.assign([partition])
         while True:
             told = await consumer.getmany(timeout_ms=1000, max_records=group)
-            changed, weight = dict[bytes, bytes | None](), 0
+            weight = 0
             for message in told.get(partition, ()):
                 record = Record(topic, 0, message.key, message.value, list(message.headers))
                 of_chunk = parts.rows_of(record, message.offset, rows)
-                rows.fold(of_chunk, message.offset)
-                changed.update(of_chunk)
+                rows.fold(of_chunk)
                 weight += sum(len(value or b"") for _, value in of_chunk)
                 if weight > GROUP_BYTES or message is told[partition][-1]:
-                    store.write(changed.items(), await appended(producer, changelog, [*changed.items()]))
-                    rows.written(changed.items(), message.offset)
-                    changed, weight = {}, 0
+                    changed, weight = rows.take(), 0
+                    store.write(changed, await appended(producer, changelog, changed))
+                    rows.written()
                     sys.stdout.write(f"{message.offset}\n")
                     sys.stdout.flush()
 
