@@ -129,7 +129,8 @@ class InProcess(Service):
 
     def __init__(self, project_id: str) -> None:
         super().__init__("", project_id)
-        self.rows, self.ranking = Rows(), Ranking(project_id, patience_ms=0)
+        self.rows = Rows()
+        self.ranking = Ranking(project_id, self.rows, patience_ms=0)
         self._offset, self._decider = -1, Decider(lambda *_: None)
 
     async def _connect(self) -> Any:

@@ -1,27 +1,41 @@
 """The order of a task, or of a project: its media, best first, as they were when it was made, and what it is of."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streams.events import ProjectUpdated
+from streams.events import ProjectUpdated, Reduce
 from tables.arrays import Floats, Mask, Numbers, Places
+from tables.chance import by_value, lots
 from tables.choosing import How, how_of
 from tables.heads import Quotas, apportioned, shares
-from tables.pool import MEDIA, Media, Pool
+from tables.pool import Media, Pool
 from tables.rows import FOREVER, MEDIUM_BYTES, STATES
-from tables.scores import ACTIVE, EARLIER, NEVER_SCORED, UNSCORED, Scores, parts, reduced, scores
-from tables.slots import NOTHING_FOUND, pairs, sketches_of
+from tables.scores import ACTIVE, EARLIER, NEVER_SCORED, UNSCORED, Lots, Scores, parts, reduced, scores
+from tables.shelves import place_in
+from tables.slots import NOTHING_FOUND, sketches_of
+from tables.survey import Survey
+from tables.told import NONE
 from tables.typical import Level, levels, sample_of, typical
 
-Known = dict[str, tuple[bytes, list[Level]]]  # of each task, what clusters are of, and they
 Tier = Literal["active_model", "earlier_model", "not_scored"]
 TIERS: dict[int, Tier] = {ACTIVE: "active_model", EARLIER: "earlier_model", UNSCORED: "not_scored"}
+
+
+class Clusters(NamedTuple):
+    """The clusters of a sample. name: what it is of. there: which of the sample have sketches, and so are in them."""
+
+    name: bytes
+    there: Mask
+    levels: list[Level]
+
+
+Known = dict[str, Clusters]  # of each task
 
 
 @dataclass(frozen=True)
@@ -97,7 +111,7 @@ class Order:
         found = self.labels[tier].there.copy()
         other = np.flatnonzero(hidden != self.hidden)
         other = other[self.open[other] & ~self.held[other] & (self.tier[other] == tier)]
-        for label, gone in zip(self.lead.chosen["label"][other].tolist(), hidden[other].tolist(), strict=True):
+        for label, gone in zip(self.lead.chosen.labels(other).tolist(), hidden[other].tolist(), strict=True):
             found[label] += -1 if gone else 1
         return +found
 
@@ -114,9 +128,7 @@ def medium_at(media: Media, place: int) -> bytes:
 
 def place_of(media: Media, medium: bytes) -> int | None:
     """Where a medium stands in an array of media; none if it is not in it."""
-    place = int(np.searchsorted(media, np.frombuffer(medium, MEDIA)[0]))
-    there = place < len(media) and medium_at(media, place) == medium
-    return place if there else None
+    return place_in(media, medium)
 
 
 def rule(project: ProjectUpdated, task_id: str | None) -> tuple[list[str], list[int]]:
@@ -147,56 +159,52 @@ def order_of(pool: Pool, task_id: str | None, now: int, patience_ms: int, known:
     A medium's score is what the project makes of those of its tasks that are there: the mean, the least or the largest.
     Those without a score come last, the typical ones first.
 
-    known: clusters that were made before, for the next time.
+    pool: its rows are put in order. known: clusters that were made before, for the next time.
 
     Raises:
         UnknownProject, UnknownTask, BadQuery: as `Pool.task`.
+        NotReady: the partition went.
     """
     pool.check_task(task_id)
-    project, media = pool.project, pool.media()
+    project, survey = pool.project, Survey(pool)
+    media, lot = survey.media, lots(survey.chance())
     asked = [task for task in project.tasks if task.trainable and task_id in (None, task.task_id)]
-    of_task = {task.task_id: scores(pool, task, project.active_learning, now, patience_ms) for task in asked}
-    shape = (len(of_task), len(media))
-    tiers = np.array([each.tier for each in of_task.values()], dtype=np.uint8).reshape(shape)
-    told = np.array([each.score for each in of_task.values()]).reshape(shape)
-    scored = tiers < UNSCORED
-    tier = np.where(scored.any(axis=0), np.where(scored, tiers, 0).max(axis=0, initial=0), UNSCORED).astype(np.uint8)
-    score = reduced(np.where(scored, told, np.nan), project.active_learning.inter_task_reduce)
-    score = np.where(scored.any(axis=0), score, NEVER_SCORED)
+    of_task = {task.task_id: scores(survey, task, project.active_learning, now, patience_ms, lot) for task in asked}
+    tier, score = of_project([*of_task.values()], len(media), project.active_learning.inter_task_reduce)
     tasks, allowed = rule(project, task_id)
-    eligible = np.ones(len(media), dtype=bool)
-    states = {task: pool.states(task) for task in tasks}
+    may, eligible = np.isin(np.arange(len(STATES)), allowed), np.ones(len(media), dtype=bool)
+    states = {task: survey.states(task) for task in tasks}
     for state in states.values():
-        eligible &= np.isin(state, allowed)
-    chance, (taken, until) = pool.chance(), pool.taken(now)
+        eligible &= may[state]
+    places, until = survey.taken(now)
+    taken = np.zeros(len(media), dtype=bool)
+    taken[places] = True
+    until = until[eligible[places]]
     how = how_of(project, asked[0].task_id) if asked else How()
-    hidden = pool.hidden()
-    turn, typical = np.zeros(len(media)), dict[int, tuple[int, float | None]]()
+    hidden = survey.hidden()
+    first, typical = np.empty(0, np.intp), dict[int, tuple[int, float | None]]()
     if how.diversify and (tier == UNSCORED).any():
         task, told_there = next(iter(of_task.items()))
         candidates = (tier == UNSCORED) & ~hidden  # also in no other task
-        first, typical = typical_of(pool, task, told_there, chance, ~eligible | taken, candidates, known)
-        turn[:] = len(first)
-        turn[first] = np.arange(len(first))
-    every = np.lexsort((chance, turn, score, tier))
-    every = every[eligible[every]]
+        first, typical = typical_of(survey, task, told_there, lot, ~eligible | taken, candidates, known)
+    every = np.concatenate([*best_first(tier, score, lot, eligible, first)])
     free = ~taken[every]
     best, given = every[free], every[~free]
     due = [each.due for each in of_task.values() if each.due is not None]
-    if (until[eligible] < FOREVER).any():
-        due.append(int(until[eligible].min()))
-    ends = {each: int(np.searchsorted(tier[best], each, side="right")) for each in (ACTIVE, EARLIER, UNSCORED)}
+    if (until < FOREVER).any():
+        due.append(int(until.min()))
+    ends = dict(zip(TIERS, np.cumsum(np.bincount(tier[best], minlength=UNSCORED + 1))[1:].tolist(), strict=True))
     labels, had = dict[int, Labelled](), Counter[int]()
     if how.quotas is not None:
         lead = next(iter(of_task.values()))
         had = had_of(lead, taken | ~eligible)
         for each, begin in ((ACTIVE, 0), (EARLIER, ends[ACTIVE])):
             of_tier = best[begin : ends[each]]
-            labels[each] = labelled(lead.chosen["label"][of_tier], begin, hidden[of_tier])
+            labels[each] = labelled(lead.chosen.labels(of_tier), begin, hidden[of_tier])
     return Order(
         media,
         best,
-        suggested=int((until[given] == FOREVER).sum()),
+        suggested=int((until == FOREVER).sum()),
         tier=tier,
         score=score,
         of_task=of_task,
@@ -215,11 +223,35 @@ def order_of(pool: Pool, task_id: str | None, now: int, patience_ms: int, known:
     )
 
 
+def of_project(told: list[Scores], media: int, how: Reduce) -> tuple[NDArray[np.uint8], Floats]:
+    """The tier and the score of each medium, of what tasks say."""
+    if len(told) == 1:  # reduced to itself, of which a mean of one is no other number
+        return told[0].tier, told[0].score
+    tiers = np.array([each.tier for each in told], dtype=np.uint8).reshape(len(told), media)
+    scored = tiers < UNSCORED
+    some = scored.any(axis=0)
+    scores = np.array([each.score for each in told]).reshape(len(told), media)
+    score = np.where(some, reduced(np.where(scored, scores, np.nan), how), NEVER_SCORED)
+    return np.where(some, np.where(scored, tiers, 0).max(axis=0, initial=0), UNSCORED).astype(np.uint8), score
+
+
+def best_first(tier: NDArray[np.uint8], score: Floats, lot: Lots, which: Mask, first: Places) -> Iterator[Places]:
+    """Some media in their order, tier by tier. first: of those without a score, those that come before the others."""
+    for scored in (ACTIVE, EARLIER):
+        places = np.flatnonzero(which & (tier == scored))
+        yield places[by_value(score[places], lot[places])]
+    yield first[which[first]]
+    rest = which & (tier == UNSCORED)
+    rest[first] = False
+    places = np.flatnonzero(rest)
+    yield places[np.argsort(lot[places])]
+
+
 def typical_of(
-    pool: Pool,
+    survey: Survey,
     task_id: str,
     told: Scores,
-    chance: Numbers,
+    lot: Lots,
     covered: Mask,
     candidates: Mask,
     known: Known,
@@ -227,21 +259,24 @@ def typical_of(
     """The media that no model has scored, of which features are known, the most typical first; and of what they are.
 
     covered: whether a medium is annotated, or somebody has it. candidates: whether it may be among them if not.
-    known: clusters that were made before.
+    known: clusters that were made before, of the same slots.
     """
-    there = (told.tier == UNSCORED) & (told.chosen["model"] != 0)
-    models, times = np.unique(told.chosen["model"][there], return_counts=True)
-    if not len(models):
+    chosen = told.chosen
+    there = np.flatnonzero((told.tier == UNSCORED) & (chosen.batch != NONE))
+    models = chosen.models(there)
+    each, times = np.unique(models, return_counts=True)
+    if not len(each):
         return np.empty(0, np.intp), {}
-    sample = sample_of(there & (told.chosen["model"] == models[times.argmax()]), chance)
-    sketches = sketches_of(pool.score_rows(task_id, pool.media()[sample]), pairs(told.chosen[sample]))
-    sample, sketches = sample[sketches.there], sketches[sketches.there]
-    name = blake2b(pool.media()[sample].tobytes() + sketches.values.tobytes() + sketches.scale.tobytes()).digest()
-    for gone in known.keys() - {task.task_id for task in pool.project.tasks}:
+    sample = sample_of(there[models == each[times.argmax()]], lot)
+    pairs = chosen.pairs(sample)
+    name = blake2b(survey.media[sample].tobytes() + pairs.tobytes() + chosen.at[sample].tobytes()).digest()
+    for gone in known.keys() - {task.task_id for task in survey.pool.project.tasks}:
         del known[gone]
-    if task_id not in known or known[task_id][0] != name:
-        known[task_id] = name, levels(sketches)
-    found = typical(known[task_id][1], covered[sample], candidates[sample])
+    if task_id not in known or known[task_id].name != name:
+        sketches = sketches_of(survey.pool.score_rows(task_id, survey.media[sample]), pairs)
+        known[task_id] = Clusters(name, sketches.there, levels(sketches[sketches.there]))
+    sample = sample[known[task_id].there]
+    found = typical(known[task_id].levels, covered[sample], candidates[sample])
     clusters = zip(sample[found.order].tolist(), found.size.tolist(), found.distance.tolist(), strict=True)
     return sample[found.order], {place: (size, away if size else None) for place, size, away in clusters}
 
@@ -253,7 +288,7 @@ def labelled(labels: Numbers, begin: int, hidden: Mask) -> Labelled:
 
 def had_of(told: Scores, gone: Mask) -> Counter[int]:
     """How many media are gone of each label: the one that a person gave them, else the predicted one."""
-    predicted = np.where(told.tier[gone] < UNSCORED, told.chosen["label"][gone], 0)
+    predicted = np.where(told.tier[gone] < UNSCORED, told.chosen.labels(gone), 0)
     known = np.where(told.truth[gone] != 0, told.truth[gone], predicted)
     return counts(known[known != 0])
 

@@ -84,13 +84,13 @@ def of_task(order: Order, project: ProjectUpdated, task_id: str) -> OfTask:
         scores={"edges": edges.round(3).tolist(), "counts": counts.tolist()},
         pool=labels(told, scored),
         annotated=labels(told, annotated & ((told.tier < UNSCORED) | (told.truth != 0))),
-        scored_at=int(told.chosen["at"][told.tier < UNSCORED].max(initial=0)),
+        scored_at=int(told.chosen.at[told.tier < UNSCORED].max(initial=0)),
     )
 
 
 def labels(told: Scores, which: Mask) -> list[tuple[int, int]]:
     """How many media have each label, the most first; 0 where a model found nothing, or told no label."""
-    of = np.where(told.truth != 0, told.truth, told.chosen["label"])[which]
+    of = np.where(told.truth[which] != 0, told.truth[which], told.chosen.labels(which))
     each, counts = np.unique(np.where(of == NOTHING_FOUND, 0, of), return_counts=True)
     order = np.lexsort((each, -counts))
     return [*zip(each[order].tolist(), counts[order].tolist(), strict=True)]

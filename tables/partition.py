@@ -10,7 +10,6 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from itertools import islice
 from typing import NamedTuple
 
 from streams.errors import NotReady, UnknownProject
@@ -351,7 +350,7 @@ class Partition:
                     raise UnknownProject(f"there is no project {project!r}")
                 # In slices, no iterator kept between them. Events go on: what they write is in the scan, or taken here
                 # already and read once more.
-                ranking = self.rankings[project] = Ranking(project, self.patience_ms, self.as_of)
+                ranking = self.rankings[project] = Ranking(project, self.store, self.patience_ms, self.as_of)
                 try:
                     await self._build(ranking)
                 except BaseException:  # whoever asked may have gone
@@ -363,8 +362,9 @@ class Partition:
     async def _build(self, ranking: Ranking) -> None:
         for kind in sorted(READ):
             prefix = after = prefix_of(ranking.pool.project_id, kind)
-            while rows := list(islice(self.store.scan(prefix, after), SLICE)):
-                ranking.update(rows)
+            while rows := self.store.part(prefix, after, SLICE):
+                ranking.load(kind, rows)
                 after = rows[-1][0] + b"\0"
                 await asyncio.sleep(0)
                 self.check()  # before the store is touched again
+        await ranking.loaded()

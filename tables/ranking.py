@@ -1,15 +1,17 @@
 """The ranking: the order in which the media of a project are suggested, and why.
 
-It is made from the pool when it is asked for, in a thread, for it takes seconds where there are a million media; events
-go on meanwhile. What they changed since is looked at again in what is answered.
+It is made from the pool when it is asked for, in a thread, for it takes a second where there are a million media;
+events go on meanwhile. What they changed since is looked at again in what is answered. Where there are many media, an
+order that is a little old is answered from while the next one is made.
 """
 
 import asyncio
-from bisect import bisect_left
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NotRequired, TypedDict
+from weakref import WeakSet
 
 import numpy as np
 from msgspec import structs
@@ -20,26 +22,31 @@ from streams.times import iso
 from tables.arrays import Mask, Places
 from tables.choosing import Choice, Group, How, chosen, with_lots
 from tables.heads import drawn_at_least
-from tables.order import (
-    TIERS,
-    Known,
-    Order,
-    Tier,
-    eligible,
-    medium_at,
-    order_of,
-    place_of,
-)
-from tables.pool import Pool
-from tables.rows import Change, medium_bytes, number_of
+from tables.memory import trim
+from tables.order import TIERS, Known, Order, Tier, eligible, medium_at, order_of, place_of
+from tables.pool import MEDIA, Pool
+from tables.rows import HASH_BYTES, MEDIUM_BYTES, Change, Kind, Rows, medium_bytes, number_of, prefix_of
 from tables.scores import ACTIVE, EARLIER, NEVER_SCORED, UNSCORED, Scores
+from tables.shelves import as_keys, places_in
 from tables.sketches import Sketches
-from tables.slots import pairs, sketches_of
+from tables.slots import sketches_of
 
-PART = 4096  # places of an order that are looked through at once
+PART = 16384  # places of an order that are looked through at once
 AWAY_FROM = 5  # media that others have, for each of a set, from which it is kept away: more cost more than the set
-SKIPPED = 200  # media of an old order that are looked at in vain: some milliseconds
-LOOKED_AT = 1000 + SKIPPED  # of those before a medium, for its rank: all that an active set may show
+LOOKED_AT = 1200  # of those before a medium, for its rank: more than an active set may show
+SMALL = 50_000  # media of which an order is made anew whenever something has changed: some ten milliseconds
+REST = 10  # times what it took to make an order of more pass before the next is made, and it is answered from
+OLD_S = 30.0  # but no longer than this
+MANY = 100_000  # media that changed since an order was made; with more it is too old
+UNSETTLED = 1 / 8  # of the rows of a kind, changed since they were put in order
+# Where in a key, after project and kind, what stands that may not be had any more when its row changes; how long it is.
+TOUCHED = {
+    Kind.UPLOAD: (0, HASH_BYTES),
+    Kind.REMOVAL: (0, HASH_BYTES),
+    Kind.STATE: (HASH_BYTES, MEDIUM_BYTES),
+    Kind.GRANT: (0, MEDIUM_BYTES),
+    Kind.SKIP: (0, MEDIUM_BYTES),
+}
 
 
 class Found(TypedDict):
@@ -77,78 +84,170 @@ class Place:
     choice: Chosen | None = None
 
 
+@dataclass(eq=False)
+class Truth:
+    """What an order is true of.
+
+    version: how many changes were known.
+    until: how far each topic was applied before the next one, and changed_at, when that came (seconds of a clock that
+        only runs); none if that has not come: it is true until now.
+    touched: the media, and images or videos, that may not be had any more, as far as that was not looked at; none if it
+        may be all of them. anew: whether it was: the project has changed, or much else.
+    """
+
+    version: int
+    until: dict[str, int] | None = None
+    changed_at: float | None = None
+    touched: set[bytes] | None = field(default_factory=set)
+    anew: bool = False
+
+    def changed(self, until: dict[str, int], touched: set[bytes], *, anew: bool) -> None:
+        """Something has changed."""
+        if self.until is None:
+            self.until, self.changed_at = until, time.monotonic()
+        if self.touched is not None:
+            self.touched |= touched
+        if anew or len(self.touched or ()) > MANY:
+            self.touched, self.anew = None, True
+
+
 @dataclass(frozen=True)
 class Asked:
     """A set that is asked for.
 
     now: milliseconds since the epoch. user_id: for whom. hidden: which media are not for them.
-    passed: the places in the order that were looked at in vain.
     """
 
     now: int
     user_id: str | None
     hidden: Mask
-    passed: list[int] = field(default_factory=list)
 
 
 @dataclass
-class Truth:
-    """What an order is true of.
-
-    version: how many changes were known.
-    until: how far each topic was applied before the next one; none if that has not come: it is true until now.
-    """
-
-    version: int
-    until: dict[str, int] | None = None
-
-
-@dataclass(frozen=True)
 class Made:
-    """An order, and what it is true of. answers: what was answered from it, by how many media were asked for."""
+    """An order, and what it is true of.
+
+    at: when it was begun to be made (milliseconds since the epoch). began, took_s: the same in seconds, as `Truth` has
+    them, and for how long. doubt: which media are to be looked at once more; gone: which of the others may not be
+    had; hidden: which are not for nobody in particular. answers: what was answered from it, by how many media were
+    asked for.
+    """
 
     task_id: str | None
     order: Order
     truth: Truth
+    at: int
+    began: float
+    took_s: float
     answers: dict[int, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.doubt, self.gone = (np.zeros(len(self.order.media), dtype=bool) for _ in range(2))
+        self.hidden = self.order.hidden.copy()
 
     def due(self, now: int) -> bool:
         """Whether it would be another one by now, without any change."""
         return self.order.due is not None and self.order.due <= now
 
+    def serves(self, now: int) -> bool:
+        """Whether it may be answered from, though it is not current: it is large, and has not been old for long."""
+        old_s = 0.0 if self.truth.changed_at is None else time.monotonic() - self.truth.changed_at
+        if self.order.due is not None:
+            old_s = max(old_s, (now - self.order.due) / 1000)
+        return len(self.order.media) > SMALL and not self.truth.anew and old_s < min(REST * self.took_s, OLD_S)
+
+    def rested(self) -> bool:
+        """Whether the next one may be made: making takes a share of the time."""
+        return time.monotonic() - self.began >= min(REST * self.took_s, OLD_S)
+
+    def look(self) -> None:
+        """Take notice of what was touched since it was looked at last."""
+        media, touched = self.order.media, self.truth.touched
+        if touched is not None and not touched:
+            return
+        self.answers.clear()
+        self.truth.touched = set()
+        if touched is None:
+            self.doubt[:] = True
+            return
+        places, there = places_in(media, as_keys([each for each in touched if len(each) == MEDIUM_BYTES], MEDIA))
+        self.doubt[places[there]] = True
+        wholes = [each for each in touched if len(each) == HASH_BYTES]
+        first = np.searchsorted(media, as_keys([each + b"\0\0\0\0" for each in wholes], MEDIA))
+        end = np.searchsorted(media, as_keys([each + b"\xff\xff\xff\xff" for each in wholes], MEDIA), side="right")
+        for begin, stop in zip(first[end > first].tolist(), end[end > first].tolist(), strict=True):
+            self.doubt[begin:stop] = True
+
 
 class Ranking:
     """The orders over a pool: of the whole project, and of each task that was asked for."""
 
-    def __init__(self, project_id: str, patience_ms: int, as_of: Callable[[], dict[str, int]] = dict) -> None:
+    def __init__(
+        self, project_id: str, rows: Rows, patience_ms: int, as_of: Callable[[], dict[str, int]] = dict
+    ) -> None:
         """Nothing is known yet.
 
+        rows: where the sketches of media are read when they are needed.
         patience_ms: with a batch of which chunks are missing; it counts without them then.
         as_of: how far each topic is applied.
         """
-        self.pool = Pool(project_id)
+        self.pool = Pool(project_id, rows)
+        self._head = len(prefix_of(project_id))
         self._patience_ms = patience_ms
         self._as_of = as_of
         self._version = 0
-        self._made: dict[str | None, Made] = {}  # those that are current
-        self._open: list[Truth] = []  # of orders that are current, or are made and will be
+        self._made: dict[str | None, Made] = {}  # the latest ones
+        self._truths: WeakSet[Truth] = WeakSet()  # of orders that somebody has, or that are made
         self._known: Known = {}
         self._making: asyncio.Task[tuple[str | None, Made | None]] | None = None
+        self._loading = False
 
-    def update(self, rows: Iterable[Change]) -> None:
+    def load(self, kind: Kind, rows: Sequence[tuple[bytes, bytes]]) -> None:
+        """Take rows of a scan of one kind, in order of their keys; `loaded` ends that."""
+        self._loading = True
+        self.pool.load(kind, rows)
+
+    async def loaded(self) -> None:
+        """All rows are here."""
+        await self._settle()
+        self._loading = False
+
+    async def _settle(self) -> tuple[None, None]:
+        """Put what has changed among the other rows."""
+        pool = self.pool.lent()
+        await asyncio.to_thread(pool.settle)
+        await asyncio.to_thread(trim)
+        self.pool.given_back(pool)
+        return None, None
+
+    def update(self, rows: Sequence[Change]) -> None:
         """Take rows, as a pool does, before what they tell counts as applied."""
-        if self._open:
-            until = self._as_of()
-            for truth in self._open:
-                truth.until = until
-        self._open.clear()
-        self._made.clear()
         self._version += 1
+        if self._truths:
+            until, (touched, anew) = self._as_of(), self._touched(rows)
+            for truth in self._truths:
+                truth.changed(until, touched, anew=anew)
         self.pool.update(rows)
+        if self.pool.waiting > UNSETTLED and not self._loading and not self._busy:
+            self._making = asyncio.create_task(self._settle())
+
+    def _touched(self, rows: Iterable[Change]) -> tuple[set[bytes], bool]:
+        """Which media, images and videos rows are about that may not be had any more; and whether these may be all."""
+        head, touched, anew = self._head, set[bytes](), False
+        for key, _ in rows:
+            kind = key[head]
+            if kind in TOUCHED:
+                first, size = TOUCHED[Kind(kind)]
+                about = key[head + 1 + first : head + 1 + first + size]
+                touched.add(about)
+                anew |= not about
+            else:
+                anew |= kind == Kind.PROJECT
+        return touched, anew
 
     def sweep(self, rows: Iterable[Change]) -> None:
         """Take rows that go because nobody can see them: they change no order."""
-        self.pool.update(rows, visible=False)
+        self.pool.update(rows)
 
     async def best(
         self, task_id: str | None, limit: int, now: int, user_id: str | None = None, seed: str = ""
@@ -163,11 +262,13 @@ class Ranking:
         Raises:
             UnknownProject, UnknownTask, BadQuery: as `Pool.task`.
         """
+        old = None
         while True:
-            made = await self.made(task_id, now)
+            made = await self.made(task_id, now, old)
             count = limit - drawn_at_least(made.order.how.explore, limit)
             asked = self.asked(made, now, user_id)
             groups = self._groups(made, count, asked)
+            old = made
             if groups is None:
                 continue
             of = await asyncio.to_thread(self._set, made.order, groups, asked, limit, seed)
@@ -177,7 +278,8 @@ class Ranking:
 
     def asked(self, made: Made, now: int, user_id: str | None = None) -> Asked:
         """Somebody asks."""
-        return Asked(now, user_id, self.pool.hidden_from(user_id, made.order.media, made.order.hidden))
+        made.look()
+        return Asked(now, user_id, self.pool.hidden_from(user_id, made.order.media, made.hidden))
 
     def _groups(self, made: Made, count: int, asked: Asked) -> list[Group] | None:
         """The candidates for a set of so many, of one tier after the other; none if the order is too old to tell."""
@@ -198,7 +300,7 @@ class Ranking:
             candidates = np.sort(np.concatenate(left)) if left else np.empty(0, np.intp)
             group = Group(candidates, min(count, len(candidates)), order.utility(order.best[candidates]))
             if quota is not None:
-                group = replace(group, labels=order.lead.chosen["label"][order.best[candidates]], quota=quota)
+                group = replace(group, labels=order.lead.chosen.labels(order.best[candidates]), quota=quota)
                 given += Counter({label: min(quota[label], len(each)) for label, each in zip(quota, left, strict=True)})
             if how.diversify and tier != UNSCORED and len(candidates) > group.count:
                 group = self._with_features(group, made, asked)
@@ -212,21 +314,25 @@ class Ranking:
         """A group with sketches, also of the best before its last one that somebody has; to be read in a thread."""
         order, told, candidates = made.order, made.order.lead, group.places
         given = order.given[: np.searchsorted(order.before, candidates[-1], side="right")]
-        given = np.concatenate([self._lately_given(made, asked), given])[: AWAY_FROM * group.count]
-        models, times = np.unique(told.chosen["model"][order.best[candidates]], return_counts=True)
+        most = AWAY_FROM * group.count
+        given = np.concatenate([self._lately_given(made, asked, int(candidates[-1]), most), given])[:most]
+        models, times = np.unique(told.chosen.models(order.best[candidates]), return_counts=True)
 
-        def read(places: Places) -> Callable[[], Sketches]:
-            rows, of = self.pool.score_rows(order.lead_task, order.media[places]), told.chosen[places]
+        def read(places: Places) -> Sketches:
             # Features of two models cannot be compared.
-            alike = of["model"] == models[times.argmax()]
-            return lambda: sketches_of([row if so else None for row, so in zip(rows, alike, strict=True)], pairs(of))
+            alike = np.flatnonzero(told.chosen.models(places) == models[times.argmax()])
+            found = Sketches.none(len(places))
+            rows = self.pool.score_rows(order.lead_task, order.media[places[alike]])
+            there = sketches_of(rows, told.chosen.pairs(places[alike]))
+            found.values[alike], found.scale[alike] = there.values, there.scale
+            return found
 
-        return replace(group, sketches=read(order.best[candidates]), fixed=read(given))
+        return replace(group, sketches=lambda: read(order.best[candidates]), fixed=lambda: read(given))
 
-    def _lately_given(self, made: Made, asked: Asked) -> Places:
-        """The media that were passed over because somebody has them since the order was made."""
-        order = made.order
-        media = [(place, medium_at(order.media, place)) for place in order.best[asked.passed].tolist()]
+    def _lately_given(self, made: Made, asked: Asked, last: int, most: int) -> Places:
+        """The media before a place that somebody has since the order was made."""
+        order, before = made.order, made.order.best[:last]
+        media = [(place, medium_at(order.media, place)) for place in before[made.gone[before]][:most].tolist()]
         return np.array([place for place, medium in media if not self.pool.free(medium, asked.now)], np.intp)
 
     def _set(self, order: Order, groups: list[Group], asked: Asked, limit: int, seed: str) -> list[Choice]:
@@ -248,24 +354,44 @@ class Ranking:
 
     def still(self, made: Made, of: list[Choice], asked: Asked) -> list[Place]:
         """Those of a set that may be annotated still."""
-        order, eligible, current, places = made.order, self.eligible(made), self.current(made), list[Place]()
-        last = max((each.place for each in of), default=-1)
-        over = {*asked.passed, *np.flatnonzero(asked.hidden[order.best[: last + 1]]).tolist()}
-        before = sorted(over)
-        for each in of:
-            place = int(order.best[each.place])
-            medium = medium_at(order.media, place)
-            if current or self._may(eligible, medium, asked):
-                places.append(self._place(made, place, each.place + 1 - bisect_left(before, each.place), each.why))
-        return places
+        order, last = made.order, max((each.place for each in of), default=-1)
+        made.look()
+        chosen = np.array([each.place for each in of], np.intp)
+        left = self._may(made, order.best[chosen], asked)
+        before = order.best[: last + 1]
+        rank = np.cumsum(~(made.gone[before] | asked.hidden[before]))
+        return [
+            self._place(made, int(order.best[each.place]), int(rank[each.place]), each.why)
+            for each, may in zip(of, left.tolist(), strict=True)
+            if may
+        ]
 
-    def _may(self, eligible: Callable[[bytes], bool], medium: bytes, asked: Asked) -> bool:
-        """Whether a medium may be annotated by who asks."""
-        free = eligible(medium) and self.pool.free(medium, asked.now)
-        return free and not self.pool.skipped(medium, asked.user_id)
+    def _may(self, made: Made, places: Places, asked: Asked) -> Mask:
+        """Which of some media may be annotated by who asks. What is in doubt is looked at, for some 10 us each.
 
-    async def made(self, task_id: str | None, now: int) -> Made:
+        Raises:
+            as `best`: project or task went meanwhile.
+        """
+        eligible, pool = self.eligible(made), self.pool
+        for place in places[made.doubt[places]].tolist():
+            medium = medium_at(made.order.media, place)
+            made.gone[place] = not (eligible(medium) and pool.free(medium, asked.now))
+            made.hidden[place] = pool.skipped(medium, None)
+            asked.hidden[place] = pool.skipped(medium, asked.user_id)  # it may be the same array, and the same
+            made.doubt[place] = False
+        may: Mask = ~(made.gone[places] | asked.hidden[places])
+        return may
+
+    @property
+    def _busy(self) -> bool:
+        return self._making is not None and not self._making.done()
+
+    async def made(self, task_id: str | None, now: int, old: Made | None = None) -> Made:
         """The order of a task, or of the whole project, with all in it that is known when it is asked for.
+
+        Of many media it may be a little old: then the next one is made meanwhile, if the last one has rested.
+
+        old: another one is wanted than this.
 
         Raises:
             as `best`.
@@ -274,27 +400,38 @@ class Ranking:
         while True:
             self.pool.check_task(task_id)
             made = self._made.get(task_id)
-            if made is not None and not made.due(now):
-                return made
-            if self._making is None or self._making.done():
-                self._making = asyncio.create_task(self._make(task_id, now))
-            of, made = await asyncio.shield(self._making)  # whoever asked first may go
+            if made is not None and made is not old:
+                if self.current(made) and not made.due(now):
+                    return made
+                if made.serves(now):
+                    if made.rested() and not self._busy:
+                        self._begin(task_id, now)
+                    return made
+            making = self._making if self._making is not None and self._busy else self._begin(task_id, now)
+            of, made = await asyncio.shield(making)  # whoever asked first may go
             if of == task_id and made is not None and made.truth.version >= wanted and not made.due(now):
                 return made
 
+    def _begin(self, task_id: str | None, now: int) -> "asyncio.Task[tuple[str | None, Made | None]]":
+        """Begin to make an order; nobody need wait for it."""
+        self._making = asyncio.create_task(self._make(task_id, now))
+        self._making.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return self._making
+
     async def _make(self, task_id: str | None, now: int) -> tuple[str | None, Made | None]:
         """Make an order; there is none if project or task went since it was asked for."""
-        truth, pool = Truth(self._version), self.pool.lent()
-        self._open.append(truth)
+        truth, pool, began = Truth(self._version), self.pool.lent(), time.monotonic()
+        self._truths.add(truth)
         try:
             order = await asyncio.to_thread(order_of, pool, task_id, now, self._patience_ms, self._known)
         except (UnknownProject, UnknownTask, BadQuery):
             return task_id, None
         finally:
             self.pool.given_back(pool)
-        made = Made(task_id, order, truth)
-        if self.current(made):
-            self._made[task_id] = made
+        if len(order.media) > SMALL:
+            await asyncio.to_thread(trim)
+        made = Made(task_id, order, truth, now, began, time.monotonic() - began)
+        self._made[task_id] = made
         return task_id, made
 
     def current(self, made: Made) -> bool:
@@ -317,30 +454,21 @@ class Ranking:
     def left(self, made: Made, places: range | Places, count: int, asked: Asked) -> Places | None:
         """The first so many of some places of an order that may be annotated still; none if it is too old to tell.
 
-        It is when many of the best, or all, have been annotated, deleted, given away or skipped since.
+        It is when all have been annotated, deleted, given away or skipped since.
 
         Raises:
             as `best`: project or task went meanwhile.
         """
-        order, left, skipped = made.order, list[int](), 0
-        eligible, current = self.eligible(made), self.current(made)
-        first, step = 0, count + 1
-        while first < len(places):
+        left, found, best = [np.empty(0, np.intp)], 0, made.order.best
+        first, step = 0, count
+        while first < len(places) and found < count:
             some = places[first : first + step]
             first, step = first + step, min(2 * step, PART)
             part = np.arange(some.start, some.stop) if isinstance(some, range) else some
-            for place in part[~asked.hidden[order.best[part]]].tolist():
-                if len(left) == count:
-                    return np.array(left, np.intp)
-                medium = medium_at(order.media, int(order.best[place]))
-                if current or self._may(eligible, medium, asked):
-                    left.append(place)
-                    continue
-                skipped += 1
-                asked.passed.append(place)
-                if skipped > SKIPPED:
-                    return None
-        return None if skipped and not left else np.array(left, np.intp)
+            left.append(part[self._may(made, best[part], asked)][: count - found])
+            found += len(left[-1])
+        looked_at = best[places[:first]] if not isinstance(places, range) else best[places.start : places.stop][:first]
+        return None if not found and made.gone[looked_at].any() else np.concatenate(left)
 
     def rank(self, made: Made, medium: bytes, now: int) -> int | None:
         """The place of a medium by score among those that may be had without a name; none if it may not.
@@ -350,15 +478,14 @@ class Ranking:
         Raises:
             as `best`: project or task went meanwhile.
         """
-        eligible, order, asked = self.eligible(made), made.order, self.asked(made, now)
+        asked, order = self.asked(made, now), made.order
         found = np.flatnonzero(order.best == place_of(order.media, medium))
-        if not len(found) or not self._may(eligible, medium, asked):
+        if not len(found) or not self._may(made, order.best[found], asked)[0]:
             return None
         before = order.best[: found[0]]
         before = before[~asked.hidden[before]]
-        old = before[: 0 if self.current(made) else LOOKED_AT]
-        gone = sum(not self._may(eligible, medium_at(order.media, place), asked) for place in old)
-        return len(before) + 1 - gone
+        self._may(made, before[:LOOKED_AT], asked)
+        return len(before) + 1 - int((made.gone[before] | asked.hidden[before]).sum())
 
     def found(self, made: Made, picks: Iterable[Pick]) -> list[Place]:
         """Media that were chosen before, and what an order says of them now; those that are gone are left out."""
@@ -389,7 +516,7 @@ class Ranking:
     def _reason(self, task: str, scores: Scores, place: int) -> Reason:
         if scores.tier[place] == UNSCORED:
             return {"task_id": task, "tier": TIERS[UNSCORED], "score": NEVER_SCORED}
-        slot = scores.chosen[place]
+        chosen = scores.chosen
         return {
             "task_id": task,
             "tier": TIERS[int(scores.tier[place])],
@@ -399,7 +526,7 @@ class Ranking:
                 for name, each in scores.columns.items()
                 if np.isfinite(each.score[place])
             },
-            "label": self.pool.name(slot["label"]),
-            "model_id": self.pool.name(slot["model"]),
-            "scored_at": iso(int(slot["at"])),
+            "label": self.pool.name(chosen.of_label(place)),
+            "model_id": self.pool.name(chosen.model(place)),
+            "scored_at": iso(int(chosen.at[place])),
         }

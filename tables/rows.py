@@ -191,6 +191,7 @@ class UploadRow(NamedTuple):
 
 
 UPLOAD_HEAD = struct.Struct("<qIIQ")
+UPLOAD = np.dtype([("at", "<i8"), ("frame_count", "<u4"), ("frame_stride", "<u4"), ("storage", "<u8")])  # the same
 
 
 class BatchRow(NamedTuple):

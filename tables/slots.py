@@ -23,12 +23,10 @@ SLOT = np.dtype(HEAD)
 # What not every slot has: the sketch of its features, in steps of `scale` (NaN: none), and what a producer computed.
 SKETCHED = np.dtype([("scale", "<f4"), ("sketch", "i1", (SKETCH,))])
 EXTERNAL = np.dtype([("external", "<f8", (EXTERNALS,))])
-WIDE_SLOT = np.dtype([*HEAD, *EXTERNAL.descr])
 WHOLE_SLOT = np.dtype([*HEAD, *SKETCHED.descr, *EXTERNAL.descr])
 PARTS = {1: SKETCHED, 2: EXTERNAL}  # by the bit of the first byte that tells of them
 SLOTS = 4  # of two batches that count, and of two that are coming and must not destroy them; newest first
 EMPTY = np.array((0, 0, 0, -1, *(np.nan for _ in UTILITIES), np.nan, [0] * SKETCH, [np.nan] * EXTERNALS), WHOLE_SLOT)
-NARROW = np.array((*[0] * (len(HEAD)), [np.nan] * EXTERNALS), WIDE_SLOT)
 AT = 1 + 8 * len(IDS)  # where the time stands in a row
 Slots = NDArray[np.void]
 
@@ -43,38 +41,21 @@ def slots_of(values: Sequence[bytes | None]) -> Slots:
     return slots
 
 
-def said(values: Sequence[bytes | None]) -> tuple[NDArray[np.intp], NDArray[np.intp], Slots]:
-    """All slots of score rows, one after the other: of which row each is, its place in it, and the slot.
-
-    They are of WIDE_SLOT if one has external utilities, and else of SLOT: there may be a million.
-    """
-    groups = [*taken_apart(values)]
-    wide = any(part.dtype == EXTERNAL for _, _, parts in groups for part in parts)
-    rows, places, slots = [np.empty(0, np.intp)], [np.empty(0, np.intp)], [np.empty(0, WIDE_SLOT if wide else SLOT)]
-    for which, count, (found, *more) in groups:
-        found = found.reshape(-1)
-        if wide:
-            narrow, found = found, np.full(len(found), NARROW)
-            for part in (narrow, *(each.reshape(-1) for each in more if each.dtype == EXTERNAL)):
-                for name in part.dtype.names or ():
-                    found[name] = part[name]
-        rows.append(np.repeat(which, count))
-        places.append(np.tile(np.arange(count), len(which)))
-        slots.append(found)
-    return np.concatenate(rows), np.concatenate(places), np.concatenate(slots)
-
-
 def taken_apart(values: Sequence[bytes | None]) -> Iterator[tuple[NDArray[np.intp], int, list[Slots]]]:
     """Score rows, one form after the other: which they are, how many slots they have, their parts, (rows, slots)."""
-    alike: dict[tuple[int, int], list[int]] = {}
-    for row, value in enumerate(values):
-        if value is not None:
-            alike.setdefault((value[0], len(value)), []).append(row)
-    for (told, length), which in alike.items():
+    there = range(len(values)) if None not in values else [row for row, value in enumerate(values) if value is not None]
+    rows = [value for value in values if value is not None]
+    lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+    firsts = np.frombuffer(b"".join(rows), np.uint8)[np.cumsum(lengths) - lengths].astype(np.int64)
+    alike = lengths << 8 | firsts
+    for each in np.unique(alike).tolist():
+        told, length = each & 0xFF, each >> 8
+        which = np.flatnonzero(alike == each)
         kinds = kinds_of(told)
         count = (length - 1) // sum(kind.itemsize for kind in kinds)
-        found: Any = np.frombuffer(b"".join(values[row] or b"" for row in which), form_of(kinds, count))
-        yield np.array(which, np.intp), count, [found[f"part {n}"] for n in range(len(kinds))]
+        some = rows if len(which) == len(rows) else [rows[row] for row in which.tolist()]
+        found: Any = np.frombuffer(b"".join(some), form_of(kinds, count))
+        yield np.asarray(there, np.intp)[which], count, [found[f"part {n}"] for n in range(len(kinds))]
 
 
 def kinds_of(told: int) -> "list[np.dtype[np.void]]":

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -51,6 +52,14 @@ class Store:
             if end.valid():
                 end.next()
             end.status()
+
+    def part(self, prefix: bytes, after: bytes, count: int) -> list[tuple[bytes, bytes]]:
+        """The first so many of the rows of `scan`, or all if there are no more; in less time."""
+        with self._judged():
+            rows = list(islice(self._database.items(from_key=max(prefix, after)), count))
+        if len(rows) == count and rows[-1][0].startswith(prefix):
+            return rows
+        return list(islice(self.scan(prefix, after), count))  # which sees that the end is one
 
     def write(self, changes: Iterable[Change], offset: int) -> None:
         """Write rows at once, with the changelog's offset up to which all rows are here."""

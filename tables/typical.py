@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tables.arrays import Floats, Mask, Numbers, Places, Singles
+from tables.arrays import Floats, Mask, Places, Singles
 from tables.kmeans import BLOCK, clusters, scattered, squares
 from tables.sketches import Sketches
 
@@ -44,10 +44,9 @@ class Typical:
     distance: Floats
 
 
-def sample_of(there: Mask, chance: Numbers) -> Places:
-    """Those of some media among which the typical ones are looked for: with the smallest hash, in its order."""
-    rows = np.flatnonzero(there)
-    return rows[np.argsort(chance[rows], kind="stable")][:SAMPLE]
+def sample_of(media: Places, lot: NDArray[np.uint32]) -> Places:
+    """Those of some media among which the typical ones are looked for: with the least lot, in its order."""
+    return media[np.argsort(lot[media])][:SAMPLE]
 
 
 def levels(sketches: Sketches) -> list[Level]:

@@ -49,8 +49,8 @@ async def infers(
 
 
 async def places(table: Table, task: str | None = "t", now: int = NOW) -> list[Place]:
-    ranking = Ranking("p", PATIENCE_MS)
-    ranking.update(table.scan(prefix_of("p")))
+    ranking = Ranking("p", table, PATIENCE_MS)
+    ranking.update([*table.scan(prefix_of("p"))])
     return await top(ranking, task, now=now)
 
 
@@ -204,11 +204,11 @@ async def test_tasks_reduce_to_the_project_as_it_says(how: str, wanted: float) -
 async def test_another_setting_ranks_anew_without_new_events_from_the_model() -> None:
     table = Table()
     unseen = {"m0": [1.0, 1.0], "m1": [1.0, 9.0]}
-    ranking = Ranking("p", PATIENCE_MS)
+    ranking = Ranking("p", table, PATIENCE_MS)
 
     async def best(learning: dict[str, Any]) -> str:
         await told(table, "m0", "m1", active_learning=learning)
-        ranking.update(table.scan(prefix_of("p")))
+        ranking.update([*table.scan(prefix_of("p"))])
         [first, _] = await top(ranking)
         return {medium_bytes(Image(each)): each for each in ("m0", "m1")}[first.medium]
 
@@ -260,8 +260,8 @@ async def test_a_batch_whose_last_chunk_does_not_come_counts_after_a_while() -> 
     await table.hears("inference_artifacts", **chunk("model", "m0", "m1", batch_id="before", **before))
     after = {"labels": ["a", "a"], "probabilities": margins(0.1, 0.9), "timestamp": NOW + 1, "last": False}
     await table.hears("inference_artifacts", **chunk("model", "m0", "m1", batch_id="after", **after))
-    ranking = Ranking("p", PATIENCE_MS)
-    ranking.update(table.scan(prefix_of("p")))
+    ranking = Ranking("p", table, PATIENCE_MS)
+    ranking.update([*table.scan(prefix_of("p"))])
 
     best = [(await top(ranking, now=now))[0].medium for now in (NOW, NOW + PATIENCE_MS, NOW + 1 + PATIENCE_MS)]
 
@@ -279,7 +279,7 @@ async def test_what_is_in_another_dataset_storage_is_not_suggested() -> None:
 def test_a_row_without_a_utility_has_no_score_and_counts_in_the_size_of_its_label() -> None:
     utility = np.array([1.0, np.nan, 2.0])
 
-    found = ranked(utility, np.zeros(3, np.uint64), np.arange(3, dtype=np.uint64))
+    found = ranked(utility, np.zeros(3, np.intp), np.arange(3, dtype=np.uint32))
 
     assert found == pytest.approx([1 / 3, np.nan, 0.0], nan_ok=True)
 

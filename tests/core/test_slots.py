@@ -13,11 +13,9 @@ from tables.slots import (
     SLOT,
     SLOTS,
     UTILITIES,
-    WIDE_SLOT,
     kept,
     newest,
     pairs,
-    said,
     sketches_of,
     slot_values,
     slots_of,
@@ -79,24 +77,6 @@ def test_a_row_has_room_for_what_one_of_its_slots_says_and_for_nothing_else(told
     assert len(value) == 1 + length
 
 
-@settings(deadline=None)
-@given(st.lists(tellings, max_size=12))
-def test_all_slots_are_read_as_one_array_without_their_sketches(rows: list[list[tuple[bool, bool]]]) -> None:
-    slots = [row(*(slot(9 - n, sketch=s, external=e) for n, (s, e) in enumerate(told))) for told in rows]
-    values = [slot_values(each[None])[0] for each in slots]
-
-    of, places, found = said(values)
-
-    wide = any(external for told in rows for _, external in told)
-    assert found.dtype == (WIDE_SLOT if wide else SLOT)
-    assert sorted(zip(of.tolist(), places.tolist(), strict=True)) == [
-        (n, place) for n, told in enumerate(rows) for place in range(len(told))
-    ]
-    for which, place, each in zip(of, places, found, strict=True):
-        for name in found.dtype.names or ():
-            assert each[name].tobytes() == slots[which][place][name].tobytes()
-
-
 def test_the_sketch_is_that_of_the_batch_that_is_asked_for() -> None:
     rows = np.stack(
         [
@@ -139,7 +119,7 @@ def test_rows_of_one_form_are_taken_apart_at_once() -> None:
 
     found = [(which.tolist(), count, len(parts)) for which, count, parts in taken_apart(slot_values(np.stack(rows)))]
 
-    assert found == [([0, 2], 2, 1), ([1], 1, 1), ([3], 1, 2)]
+    assert sorted(found) == [([0, 2], 2, 1), ([1], 1, 1), ([3], 1, 2)]
 
 
 def test_slots_of_before_a_deletion_go() -> None:

@@ -158,4 +158,8 @@ def test_of_many_media_those_with_a_sketch_and_the_smallest_hash_are_looked_at(m
     sketches = Sketches.of(np.ones((6, 2)))
     sketches.scale[1] = np.nan
 
-    assert sample_of(sketches.there, np.array([60, 10, 20, 50, 30, 40], np.uint64)).tolist() == [2, 4, 5]
+    assert sample_of(np.flatnonzero(sketches.there), np.array([60, 10, 20, 50, 30, 40], np.uint32)).tolist() == [
+        2,
+        4,
+        5,
+    ]

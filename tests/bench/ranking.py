@@ -1,0 +1,219 @@
+"""What a ranking costs: memory, how it is built, made anew and read; each function measures one thing, at a size that
+it is told, on real rows in a real RocksDB. Ratios count: seconds are of this machine, now.
+
+    python -m tests.bench.ranking [MEDIA]
+"""
+
+import asyncio
+import gc
+import json
+import multiprocessing
+import statistics
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rocksdict import Options, Rdict
+
+from streams.media import Image
+from streams.partition import partition_of
+from tables.partition import Partition
+from tables.ranking import Ranking
+from tables.rows import (
+    FOREVER,
+    GRANT,
+    STATE,
+    STATES,
+    ActivationRow,
+    BatchRow,
+    Change,
+    Kind,
+    UploadRow,
+    hashed,
+    medium_bytes,
+    number_of,
+    pack_int,
+    prefix_of,
+)
+from tables.slots import EMPTY, SLOTS, slot_values
+from tables.store import Store
+
+NOW = 1_767_225_600_000
+PROJECT, TASK, WORKSPACE, STORAGE = "project-1", "task-1", "workspace", "storage"
+LABELS = [f"label-{n}" for n in range(10)]
+MODELS = ("model-1", "model-2")
+PART = 10_000  # rows that are written at once
+ASKED = 100  # media of a set
+
+
+def rows_of(media: int, annotated: float = 0.0, suggested: float = 0.0) -> Iterator[list[Change]]:
+    """The rows of a project with one task: uploads, the scores of one batch or of two, with sketches, and what is done.
+
+    annotated, suggested: the share of media that somebody has annotated, or been given.
+    """
+    random = np.random.default_rng(0)
+    task = {"task_id": TASK, "task_type": "classification"}
+    project = {"workspace_id": WORKSPACE, "project_id": PROJECT, "timestamp": NOW, "dataset_storage_id": STORAGE}
+    small: list[Change] = [
+        (prefix_of(PROJECT, Kind.PROJECT), pack_int(NOW) + json.dumps({**project, "tasks": [task]}).encode()),
+        (prefix_of(PROJECT, Kind.ACTIVATION) + hashed(TASK), ActivationRow(NOW, MODELS[1]).pack()),
+    ]
+    small += [(prefix_of(PROJECT, Kind.NAME) + hashed(name), name.encode()) for name in (*LABELS, *MODELS, TASK)]
+    for model in MODELS:
+        key = prefix_of(PROJECT, Kind.BATCH) + hashed(TASK) + hashed(model) + hashed(f"batch of {model}")
+        small.append((key, BatchRow(NOW, 1, 1, 64).pack()))
+    yield small
+    ids = [f"{number:024x}" for number in range(media)]
+    for first in range(0, media, PART):
+        part = ids[first : first + PART]
+        keys = [medium_bytes(Image(each)) for each in part]
+        upload = prefix_of(PROJECT, Kind.UPLOAD)
+        told = [{"dataset_storage_id": STORAGE, "media_type": "image", "media_id": each, "name": each} for each in part]
+        yield [
+            (upload + key[:8], UploadRow(NOW, 0, 1, number_of(STORAGE), json.dumps(each).encode()).pack())
+            for key, each in zip(keys, told, strict=True)
+        ]
+        score = prefix_of(PROJECT, Kind.SCORE) + hashed(TASK)
+        yield [(score + key, row) for key, row in zip(keys, scores(len(part), random), strict=True)]
+        done = np.array((NOW, STATES.index("annotated"), number_of("somebody")), STATE).tobytes()
+        given = np.array((0, NOW, True, FOREVER, number_of("request")), GRANT).tobytes()
+        dice = random.random(len(part))
+        state, grant = prefix_of(PROJECT, Kind.STATE) + hashed(TASK), prefix_of(PROJECT, Kind.GRANT)
+        yield [(state + key, done) for key, one in zip(keys, dice, strict=True) if one < annotated]
+        yield [(grant + key, given) for key, one in zip(keys, dice, strict=True) if 1 - one < suggested]
+
+
+def scores(count: int, random: np.random.Generator) -> list[bytes]:
+    """Score rows of one slot or two, by chance, as probabilities and features make them."""
+    slots = np.full((count, SLOTS), EMPTY)
+    for place, model in enumerate(MODELS[::-1]):
+        told = slots[:, place]
+        told["model"], told["batch"] = number_of(model), number_of(f"batch of {model}")
+        told["label"] = random.choice([number_of(label) for label in LABELS], count)
+        told["at"] = NOW - place
+        for name in ("margin", "least_confidence", "entropy"):
+            told[name] = random.random(count)
+        told["scale"], told["sketch"] = 0.1, random.integers(-127, 128, told["sketch"].shape)
+    slots[random.random(count) < 0.5, 1] = EMPTY
+    return [value or b"" for value in slot_values(slots)]
+
+
+@contextmanager
+def database(folder: Path) -> Iterator[Rdict]:
+    """A RocksDB in a folder, as a partition has it."""
+    opened: Any = Rdict(str(folder), Options(raw_mode=True))
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def written(folder: Path, media: int, **shares: float) -> None:
+    """A project in a folder, in files as they are after a while."""
+    with database(folder) as opened:
+        store = Store(opened)
+        for part in rows_of(media, **shares):
+            store.write(part, 0)
+        opened.flush()
+        opened.compact_range(None, None)
+
+
+@contextmanager
+def partition(folder: Path) -> Iterator[Partition]:
+    """A partition over the rows in a folder, without Kafka."""
+    with database(folder) as opened:
+        writer: Any = None
+        yield Partition(partition_of(PROJECT.encode(), 8), 1, Store(opened), writer)
+
+
+def rss() -> int:
+    """Bytes of memory that this process has."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+async def built(told: Partition) -> Ranking:
+    """The ranking of the project, with its order."""
+    ranking = await told.ranking(PROJECT)
+    await ranking.made(TASK, NOW)
+    return ranking
+
+
+def _memory(folder: str) -> int:
+    """How much more memory there is when there is a ranking; in a process of its own."""
+    with partition(Path(folder)) as told:
+        for _ in told.store.scan(b""):  # what RocksDB keeps of it is there before
+            pass
+        gc.collect()
+        before = rss()
+        ranking = asyncio.run(built(told))
+        gc.collect()
+        grown = rss() - before
+        del ranking
+        return grown
+
+
+def memory(folder: Path, media: int) -> dict[str, float]:
+    """Bytes for each medium and task, of a ranking and its order."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return {"bytes_per_medium": pool.apply(_memory, (str(folder),)) / media}
+
+
+def building(folder: Path, media: int, repeat: int = 3) -> dict[str, float]:
+    """How fast a ranking is built, against a bare scan of the same rows; by CPU time, in turn."""
+    ours, bare, stalls = list[float](), list[float](), list[float]()
+    with partition(folder) as told:
+        for _ in range(repeat):
+            began = time.process_time()
+            for _ in told.store._database.items():
+                pass
+            bare.append(time.process_time() - began)
+            told.rankings.clear()
+            began = time.process_time()
+            stalls += asyncio.run(stalled(partial(told.ranking, PROJECT)))
+            ours.append(time.process_time() - began)
+    least, scan = min(ours), min(bare)
+    return {"media": media, "built_s": least, "scan_s": scan, "ratio": scan / least, **tell(stalls)}
+
+
+def reranking(folder: Path, media: int, repeat: int = 5) -> dict[str, float]:
+    """CPU seconds of an order that is made anew after a change, and what the event loop stands still for meanwhile."""
+    took, stalls = list[float](), list[float]()
+
+    async def run(told: Partition) -> None:
+        ranking = await built(told)
+        for turn in range(repeat):
+            state = np.array((NOW + turn, turn % 2 * 2, 0), STATE).tobytes()
+            key = prefix_of(PROJECT, Kind.STATE) + hashed(TASK) + medium_bytes(Image(f"{turn:024x}"))
+            ranking.update([(key, state)])
+            began = time.process_time()
+            stalls.extend(await stalled(partial(ranking.made, TASK, NOW, await ranking.made(TASK, NOW))))
+            took.append(time.process_time() - began)
+
+    with partition(folder) as told:
+        asyncio.run(run(told))
+    return {"media": media, "cpu_s": min(took), "median_cpu_s": statistics.median(took), **tell(stalls)}
+
+
+async def stalled(work: Callable[[], Awaitable[object]]) -> list[float]:
+    """How long the event loop stood still, each time that it had a millisecond to sleep, while something is done."""
+    late: list[float] = []
+
+    async def probe() -> None:
+        while True:
+            began = time.perf_counter()
+            await asyncio.sleep(0.001)
+            late.append(time.perf_counter() - began - 0.001)
+
+    probing = asyncio.create_task(probe())
+    await work()
+    probing.cancel()
+    return late
+
+
+def tell(stalls: list[float]) -> dict[str, float]:
+    """The worst of stalls, in milliseconds."""
+    return {"stall_p99_ms": float(np.percentile(stalls, 99)) * 1e3, "stall_max_ms": max(stalls) * 1e3}
