@@ -15,13 +15,13 @@ from streams.events import EXTRACTORS
 from tables.arrays import Array, Floats, Mask, Numbers
 from tables.rows import EXTERNALS, MEDIUM_BYTES
 from tables.shelves import Keys, interleaved, place_in
-from tables.slots import NOTHING_FOUND, PARTS, SKETCHED, SLOT, kinds_of, pairs, taken_apart
+from tables.slots import NOTHING_FOUND, NUMBER, PARTS, SKETCHED, kinds_of, named, pairs, slots_in, taken_apart
 
 Codes = NDArray[np.int32]
 Times = NDArray[np.int64]
 NONE, BLIND = 0, 1  # the codes of no label, or no batch, and of the label of what the model found nothing in
 
-[SKETCHES] = [bit for bit, part in PARTS.items() if part is SKETCHED]  # in the first byte of a row
+[SKETCHES] = [bit for bit, part in PARTS.items() if part is SKETCHED]  # in the number of a row
 
 
 @dataclass(frozen=True)
@@ -88,10 +88,13 @@ class Told:
                 slots["label"],
                 slots["at"],
             )
-            said = {name: slots[name] for name in EXTRACTORS}
+            said = dict[str, Array]()
             for part in more:
-                if "external" in (part.dtype.names or ()):
-                    said |= {external(n): part["external"][..., n] for n in range(EXTERNALS)}
+                name = named(part.dtype)
+                if name in EXTRACTORS:
+                    said[name] = part[name]
+                elif name == "external":
+                    said |= {external(n): part[name][..., n] for n in range(EXTERNALS)}
             for name, utility in said.items():
                 if np.isfinite(utility).any():
                     columns.setdefault(name, np.full(size, np.nan))[where] = utility
@@ -146,11 +149,13 @@ class Told:
 
 def narrow(value: bytes) -> bytes:
     """A score row without its sketches."""
-    if not value[0] & SKETCHES:
+    told = int.from_bytes(value[: NUMBER.itemsize], "little")
+    if not told & SKETCHES:
         return value
-    count = (len(value) - 1) // sum(kind.itemsize for kind in kinds_of(value[0]))
-    heads, sketches = 1 + count * SLOT.itemsize, count * SKETCHED.itemsize
-    return bytes([value[0] & ~SKETCHES]) + value[1:heads] + value[heads + sketches :]
+    count = slots_in(len(value), kinds_of(told))
+    first = NUMBER.itemsize + count * sum(kind.itemsize for kind in kinds_of(told & (SKETCHES - 1)))
+    rest = first + count * SKETCHED.itemsize
+    return (told & ~SKETCHES).to_bytes(NUMBER.itemsize, "little") + value[NUMBER.itemsize : first] + value[rest:]
 
 
 def external(number: int) -> str:

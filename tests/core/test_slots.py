@@ -10,6 +10,7 @@ from tables.rows import EXTERNALS
 from tables.sketches import SKETCH, Sketches
 from tables.slots import (
     EMPTY,
+    NUMBER,
     SLOT,
     SLOTS,
     UTILITIES,
@@ -23,11 +24,11 @@ from tables.slots import (
 )
 
 
-def slot(at: int, *, sketch: bool = False, external: bool = False) -> Any:
+def slot(at: int, *, utilities: int = 2, sketch: bool = False, external: bool = False) -> Any:
     """What a batch told of a medium."""
     made = EMPTY.copy()
     made["at"], made["model"], made["batch"], made["label"] = at, 7, at + 1, 5
-    for number, name in enumerate(UTILITIES):
+    for number, name in enumerate(UTILITIES[:utilities]):
         made[name] = at + number / 10
     if sketch:
         made["sketch"], made["scale"] = np.arange(SKETCH) - at, 0.5 + at
@@ -44,15 +45,17 @@ def row(*slots: Any) -> "NDArray[np.void]":
     return made
 
 
-tellings = st.lists(st.tuples(st.booleans(), st.booleans()), max_size=SLOTS)
+tellings = st.lists(st.tuples(st.integers(0, len(UTILITIES)), st.booleans(), st.booleans()), max_size=SLOTS)
 
 
 @settings(deadline=None)
 @given(st.lists(tellings, min_size=1, max_size=12))
 def test_rows_with_and_without_a_sketch_and_external_utilities_are_the_same_when_they_are_read_again(
-    rows: list[list[tuple[bool, bool]]],
+    rows: list[list[tuple[int, bool, bool]]],
 ) -> None:
-    slots = np.stack([row(*(slot(9 - n, sketch=s, external=e) for n, (s, e) in enumerate(told))) for told in rows])
+    slots = np.stack(
+        [row(*(slot(9 - n, utilities=u, sketch=s, external=e) for n, (u, s, e) in enumerate(told))) for told in rows]
+    )
 
     values = slot_values(slots)
 
@@ -64,17 +67,19 @@ def test_rows_with_and_without_a_sketch_and_external_utilities_are_the_same_when
 @pytest.mark.parametrize(
     ("told", "length"),
     [
-        ([slot(1)], SLOT.itemsize),
-        ([slot(1, sketch=True)], SLOT.itemsize + SKETCH + 4),
-        ([slot(1, external=True)], SLOT.itemsize + 8 * EXTERNALS),
-        ([slot(2), slot(1, sketch=True, external=True)], 2 * (SLOT.itemsize + SKETCH + 4 + 8 * EXTERNALS)),
+        ([slot(1, utilities=0)], SLOT.itemsize),
+        ([slot(1)], SLOT.itemsize + 16),
+        ([slot(1, sketch=True)], SLOT.itemsize + 16 + SKETCH + 4),
+        ([slot(1, external=True)], SLOT.itemsize + 16 + 8 * EXTERNALS),
+        ([slot(2, utilities=0), slot(1, utilities=1)], 2 * (SLOT.itemsize + 8)),
+        ([slot(2), slot(1, sketch=True, external=True)], 2 * (SLOT.itemsize + 16 + SKETCH + 4 + 8 * EXTERNALS)),
     ],
 )
 def test_a_row_has_room_for_what_one_of_its_slots_says_and_for_nothing_else(told: list[Any], length: int) -> None:
     [value] = slot_values(row(*told)[None])
 
     assert value is not None
-    assert len(value) == 1 + length
+    assert len(value) == NUMBER.itemsize + length
 
 
 def test_the_sketch_is_that_of_the_batch_that_is_asked_for() -> None:
@@ -119,7 +124,7 @@ def test_rows_of_one_form_are_taken_apart_at_once() -> None:
 
     found = [(which.tolist(), count, len(parts)) for which, count, parts in taken_apart(slot_values(np.stack(rows)))]
 
-    assert sorted(found) == [([0, 2], 2, 1), ([1], 1, 1), ([3], 1, 2)]
+    assert sorted(found) == [([0, 2], 2, 3), ([1], 1, 3), ([3], 1, 4)]
 
 
 def test_slots_of_before_a_deletion_go() -> None:
