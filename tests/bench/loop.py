@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from rocksdict import BlockBasedOptions, Cache, Options, Rdict
+from rocksdict import Rdict
 
+from streams.overrides import OurOptions
 from streams.record import MESSAGE_BYTES, Record
 from tables.pending import Pending
 from tables.rows import Change
@@ -24,15 +25,11 @@ GROUP_BYTES = 8 * MIB  # of rows in a write, at most, as in tables/partition.py
 
 def opened(folder: Path) -> Rdict:
     """A RocksDB as that of a worker with one partition."""
-    options = Options(raw_mode=True)
-    options.create_if_missing(True)
-    options.set_write_buffer_size(16 * MIB)
-    options.set_max_write_buffer_number(2)
-    options.set_max_open_files(128)
-    table = BlockBasedOptions()
-    table.set_block_cache(Cache(256 * MIB))
-    options.set_block_based_table_factory(table)
-    return Rdict(str(folder), options=options)
+    options = OurOptions(
+        write_buffer_size=16 * MIB, max_write_buffer_number=2, max_open_files=128, block_cache_size=256 * MIB
+    )
+    found: Rdict = options.open(folder)
+    return found
 
 
 async def appended(producer: AIOKafkaProducer, topic: str, changed: list[Change]) -> int:
