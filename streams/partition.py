@@ -1,8 +1,11 @@
 """Where a project lives: Kafka's own default partitioner, the one of the Java client."""
 
+from functools import lru_cache
+
 from aiokafka.partitioner import murmur2
 
 
+@lru_cache(maxsize=4096)
 def partition_of(key: bytes, partitions: int) -> int:
     """The partition of a key, 0 <= p < partitions.
 

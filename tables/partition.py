@@ -343,6 +343,9 @@ class Partition:
             UnknownProject: no event has told of it.
             NotReady: the partition went meanwhile.
         """
+        if project in self.rankings and not self.building.locked():
+            self.check()
+            return self.rankings[project]
         async with self.building:
             self.check()
             if project not in self.rankings:

@@ -5,10 +5,12 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
 import msgspec
+import orjson
 from aiokafka.errors import KafkaError
 
 from streams.errors import NotReady
@@ -16,15 +18,17 @@ from streams.events import Event, Granted, Released, Renewed, Reset, Skipped
 from streams.partition import partition_of
 from streams.record import Record
 from streams.settings import Settings
+from streams.times import iso
 from tables.leases import LeaseRow, holder_of, lease_of
 from tables.order import Order, eligible
 from tables.partition import Partition
 from tables.pool import Pool
-from tables.ranking import Place, Ranking
+from tables.ranking import Made, Place, Ranking
 from tables.rows import HASH_BYTES, Kind, UploadRow, prefix_of
 from tables.state import State
-from web.answers import ActiveSet
+from web.answers import ActiveSet, OrderTold
 from web.items import items, pick
+from web.problems import Whole, tag_of
 from web.query import Query
 
 EVENTS = "active_set_events"
@@ -61,6 +65,24 @@ class Got(NamedTuple):
     lease: LeaseRow | None = None
 
 
+class Kept:
+    """A set that was told before, and as it goes over the wire: written once, as long as nothing of it changes."""
+
+    def __init__(self, told: ActiveSet) -> None:
+        """Its members but those that may change without it are written."""
+        self.told: Any = told
+        self._raw = orjson.dumps({name: self.told[name] for name in ("active_set", "reason") if name in told})[:-1]
+        self._mark = blake2b(self._raw, digest_size=12).digest()
+        self._last: tuple[object, Whole] | None = None
+
+    def whole(self, what: object, more: Callable[[], dict[str, Any]]) -> Whole:
+        """All of it, with more members. what: the same as before if these are."""
+        if self._last is None or self._last[0] != what:
+            rest = orjson.dumps(more())
+            self._last = what, Whole(self._raw + b"," + rest[1:], tag_of(self._mark + rest))
+        return self._last[1]
+
+
 @dataclass(frozen=True)
 class ActiveSets:
     """Answers for the projects whose partitions are here.
@@ -82,18 +104,43 @@ class ActiveSets:
         Raises:
             NotReady, UnknownProject, UnknownTask, BadQuery.
         """
+        kept, made, partition, ranking = await self._kept(project, query)
+        shown: Any = {**kept.told, **self._more(made, partition, ranking)}
+        answer: ActiveSet = shown
+        return answer
+
+    async def written(self, project: str, query: Query) -> Whole:
+        """The same as it goes over the wire.
+
+        Raises:
+            as `shown`.
+        """
+        kept, made, partition, ranking = await self._kept(project, query)
+        until = None if ranking.current(made) and not made.due(self.now()) else made.truth.until or ()
+        what = {**partition.progress}, {**partition.ends}, until
+        return kept.whole(what, lambda: self._more(made, partition, ranking))
+
+    async def _kept(self, project: str, query: Query) -> tuple[Kept, Made, Partition, Ranking]:
+        """A set, and what it is from."""
         partition = self.home(project)
         ranking = await partition.ranking(project)
         made = await ranking.made(query.task_id, self.now())
-        answer: ActiveSet | None = made.answers.get(query.limit)
-        if answer is None or not ranking.current(made):
+        made.look()
+        kept: Kept | None = made.answers.get(query.limit)
+        if kept is None:
             places, made = await ranking.best(query.task_id, query.limit, self.now())
             partition.check()
-            answer = self.answer(places, ranking, partition, ranking.as_of(made), why_none(made.order))
+            told = order_told(ranking, made, self.now())
+            kept = Kept(self.answer(places, ranking, partition, {}, told, why_none(made.order)))
             if len(made.answers) < KEPT:
-                made.answers[query.limit] = answer
+                made.answers[query.limit] = kept
         partition.check()
-        return {**answer, "as_of": ranking.as_of(made), "lag": partition.lag()}
+        return kept, made, partition, ranking
+
+    def _more(self, made: Made, partition: Partition, ranking: Ranking) -> dict[str, Any]:
+        """What is told with a set, and may change without it."""
+        order = order_told(ranking, made, self.now())
+        return {"as_of": ranking.as_of(made), "lag": partition.lag(), "order": order}
 
     async def suggested(self, project: str, query: Query, workspace: str) -> ActiveSet:
         """The active set, marked as suggested: until nothing else is left, no other request gets these media.
@@ -133,6 +180,7 @@ class ActiveSets:
             request_id = asker.request_id or uuid.uuid4().hex
             places, made = await ranking.best(query.task_id, query.limit, self.now(), asker.user_id, request_id)
             partition.check()
+            order = order_told(ranking, made, self.now())
             about = self.about(pool)
             if places:
                 uploads = self._uploads(places, partition, pool.project_id)
@@ -154,11 +202,11 @@ class ActiveSets:
                 left = [each for each in ours if may(each.medium)]
                 if left or (ours and lease is not None):
                     as_of = {**ranking.as_of(made), EVENTS: offset}
-                    return Got(self.answer(left, ranking, partition, as_of, ANNOTATED), left, lease)
+                    return Got(self.answer(left, ranking, partition, as_of, order, ANNOTATED), left, lease)
                 attempt += lease is not None
             elif not resets(made.order):
                 why = why_none(made.order)
-                return Got(self.answer([], ranking, partition, ranking.as_of(made), why), [])
+                return Got(self.answer([], ranking, partition, ranking.as_of(made), order, why), [])
             elif looks and not ranking.current(made):
                 looks -= 1  # perhaps something is left now
             else:
@@ -218,18 +266,29 @@ class ActiveSets:
         return {whole: UploadRow.unpack(row) for whole, row in zip(wholes, rows, strict=True) if row is not None}
 
     def answer(
-        self, places: list[Place], ranking: Ranking, partition: Partition, as_of: dict[str, int], why: str
+        self,
+        places: list[Place],
+        ranking: Ranking,
+        partition: Partition,
+        as_of: dict[str, int],
+        order: OrderTold,
+        why: str,
     ) -> ActiveSet:
         """An active set as clients see it.
 
-        as_of: how far each topic is applied in it. why: the reason of an empty one.
+        as_of: how far each topic is applied in it. order: what it is from. why: the reason of an empty one.
         """
         pool, tasks = ranking.pool, ranking.pool.project.tasks
         shown = items(places, self._uploads(places, partition, pool.project_id), pool, tasks)
-        answer: ActiveSet = {"active_set": shown, "as_of": as_of, "lag": partition.lag()}
+        answer: ActiveSet = {"active_set": shown, "as_of": as_of, "lag": partition.lag(), "order": order}
         if not places:
             answer["reason"] = why
         return answer
+
+
+def order_told(ranking: Ranking, made: Made, now: int) -> OrderTold:
+    """What is told of the order that is answered from. now: milliseconds since the epoch."""
+    return {"made_at": iso(made.at), "current": ranking.current(made) and not made.due(now)}
 
 
 def resets(order: Order) -> bool:

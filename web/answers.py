@@ -19,6 +19,17 @@ Lag = Annotated[dict[str, int], Meta(description="how many records of each topic
 Rank = Annotated[int, Meta(ge=1)]
 
 
+class OrderTold(TypedDict):
+    """The order that is answered from: when it was begun to be made, and whether it knows all that is applied.
+
+    Of a project of more than 50,000 media it may be a little older, while the next one is made; `as_of` is of it. What
+    was annotated, deleted, given away or skipped since is in no answer.
+    """
+
+    made_at: Time
+    current: bool
+
+
 class TaskState(TypedDict):
     """The annotation state of a medium in a task."""
 
@@ -81,6 +92,7 @@ class ActiveSet(TypedDict):
     active_set: list[Item]
     as_of: AsOf
     lag: Lag
+    order: OrderTold
     reason: NotRequired[str]
 
 
@@ -126,6 +138,7 @@ class MediumTold(TypedDict):
     annotation_state_per_task: list[TaskState]
     as_of: AsOf
     lag: Lag
+    order: OrderTold
 
 
 class LabelCount(TypedDict):
@@ -177,6 +190,7 @@ class ProjectTold(TypedDict):
     tasks: list[TaskTold]
     as_of: AsOf
     lag: Lag
+    order: OrderTold
 
 
 ProductInfo = TypedDict("ProductInfo", {"product-version": str})

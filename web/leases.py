@@ -21,7 +21,7 @@ from tables.partition import Partition
 from tables.pool import Pool
 from tables.ranking import Ranking
 from tables.rows import medium_bytes
-from web.active_set import ANNOTATED, EVENTS, ActiveSets, Asker
+from web.active_set import ANNOTATED, EVENTS, ActiveSets, Asker, order_told
 from web.answers import ChangedLease, Lease, NewLease
 from web.query import LARGEST, Query
 
@@ -179,7 +179,8 @@ class Leases:
         has = left(lease, ranking.pool, self.sets.now())
         places = ranking.found(made, has)
         as_of = {**ranking.as_of(made), EVENTS: max(lease.offset, partition.progress.get(EVENTS, -1))}
-        answer = self.sets.answer(places, ranking, partition, as_of, ANNOTATED)
+        order = order_told(ranking, made, self.sets.now())
+        answer = self.sets.answer(places, ranking, partition, as_of, order, ANNOTATED)
         return {"lease": shown(lease, {place.medium for place in places}), **answer}
 
 

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from hashlib import blake2b
 from http import HTTPStatus
+from typing import NamedTuple
 
 import orjson
 from aiohttp import hdrs, web
@@ -97,6 +98,8 @@ async def read(request: web.Request) -> None:
     Raises:
         HTTPException: it is too large, no body at all, or not here in time.
     """
+    if not request.body_exists:
+        return
     try:
         async with asyncio.timeout(BODY_S):
             await request.read()
@@ -121,15 +124,28 @@ def answer(body: object) -> web.Response:
     return web.Response(body=orjson.dumps(body), content_type="application/json", headers=headers)
 
 
+def tag_of(raw: bytes) -> str:
+    """The `ETag` of a body, or of what stands for it."""
+    return f'"{blake2b(raw, digest_size=12).hexdigest()}"'
+
+
+class Whole(NamedTuple):
+    """A JSON body, and its `ETag`."""
+
+    raw: bytes
+    tag: str
+
+
 def safe(request: web.Request, body: object) -> web.Response:
     """A 200 with a JSON body that a client may keep and ask for again by its `ETag`; a 304 if it has that already."""
-    raw = orjson.dumps(body)
-    headers = {"Cache-Control": "no-cache", "ETag": f'"{blake2b(raw, digest_size=12).hexdigest()}"'}
-    known = ",".join(request.headers.getall(hdrs.IF_NONE_MATCH, ()))
-    asked = [each.strip().removeprefix("W/") for each in known.split(",")]
-    if headers["ETag"] in asked or "*" in asked:
-        return web.Response(status=304, headers=headers)
-    return web.Response(body=raw, content_type="application/json", headers=headers)
+    raw = body.raw if isinstance(body, Whole) else orjson.dumps(body)
+    headers = {"Cache-Control": "no-cache", "ETag": body.tag if isinstance(body, Whole) else tag_of(raw)}
+    if hdrs.IF_NONE_MATCH in request.headers:
+        known = ",".join(request.headers.getall(hdrs.IF_NONE_MATCH))
+        asked = [each.strip().removeprefix("W/") for each in known.split(",")]
+        if headers["ETag"] in asked or "*" in asked:
+            return web.Response(status=304, headers=headers)
+    return web.Response(body=raw, headers={**headers, "Content-Type": "application/json"})
 
 
 def problem(status: int, error_code: str, message: str) -> web.Response:

@@ -15,7 +15,7 @@ from tables.order import rule
 from tables.pool import Pool
 from tables.ranking import Made, Ranking
 from tables.rows import FOREVER, medium_bytes
-from web.active_set import ActiveSets
+from web.active_set import ActiveSets, order_told
 from web.answers import LabelCount, MediumTold, ProjectTold, TaskTold
 from web.items import choice
 from web.query import LIMIT
@@ -62,6 +62,7 @@ class Reasons:
             ],
             "as_of": ranking.as_of(made),
             "lag": partition.lag(),
+            "order": order_told(ranking, made, self.sets.now()),
         }
 
     async def project(self, project: str) -> ProjectTold:
@@ -112,6 +113,7 @@ class Reasons:
             "tasks": tasks,
             "as_of": ranking.as_of(made),
             "lag": partition.lag(),
+            "order": order_told(ranking, made, self.sets.now()),
         }
 
 

@@ -56,7 +56,7 @@ def declare(door: Door, active_sets: ActiveSets) -> None:
         asked, name = query([*request.query.items()], strict=True), known(project)
 
         async def here() -> web.Response:
-            return safe(request, await active_sets.shown(name, asked))
+            return safe(request, await active_sets.written(name, asked))
 
         return await door.answer(request, name, here, ANSWER_S)
 

@@ -10,17 +10,24 @@ import json
 import multiprocessing
 import statistics
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, Self
+from unittest.mock import patch
 
 import numpy as np
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from rocksdict import Options, Rdict
 
+from agents.pulse import Pulse
+from streams.app import new_app
 from streams.media import Image
 from streams.partition import partition_of
+from streams.settings import Settings
 from tables.partition import Partition
 from tables.ranking import Ranking
 from tables.rows import (
@@ -40,7 +47,11 @@ from tables.rows import (
     prefix_of,
 )
 from tables.slots import EMPTY, SLOTS, slot_values
+from tables.state import State
 from tables.store import Store
+from tests.worker.conftest import GENERATION, HOME, App, Disk, House, ListChangelog, Served, a_member, no_ends
+from web import views
+from web.door import Door
 
 NOW = 1_767_225_600_000
 PROJECT, TASK, WORKSPACE, STORAGE = "project-1", "task-1", "workspace", "storage"
@@ -50,18 +61,22 @@ PART = 10_000  # rows that are written at once
 ASKED = 100  # media of a set
 
 
+def project_row(preset: str = "balanced") -> Change:
+    """The row of the project, whose sets are put together in some way."""
+    about = {"workspace_id": WORKSPACE, "project_id": PROJECT, "timestamp": NOW, "dataset_storage_id": STORAGE}
+    tasks = [{"task_id": TASK, "task_type": "classification"}]
+    told = {**about, "tasks": tasks, "active_learning": {"preset": preset}}
+    return prefix_of(PROJECT, Kind.PROJECT), pack_int(NOW) + json.dumps(told).encode()
+
+
 def rows_of(media: int, annotated: float = 0.0, suggested: float = 0.0) -> Iterator[list[Change]]:
     """The rows of a project with one task: uploads, the scores of one batch or of two, with sketches, and what is done.
 
     annotated, suggested: the share of media that somebody has annotated, or been given.
     """
     random = np.random.default_rng(0)
-    task = {"task_id": TASK, "task_type": "classification"}
-    project = {"workspace_id": WORKSPACE, "project_id": PROJECT, "timestamp": NOW, "dataset_storage_id": STORAGE}
-    small: list[Change] = [
-        (prefix_of(PROJECT, Kind.PROJECT), pack_int(NOW) + json.dumps({**project, "tasks": [task]}).encode()),
-        (prefix_of(PROJECT, Kind.ACTIVATION) + hashed(TASK), ActivationRow(NOW, MODELS[1]).pack()),
-    ]
+    active = prefix_of(PROJECT, Kind.ACTIVATION) + hashed(TASK), ActivationRow(NOW, MODELS[1]).pack()
+    small: list[Change] = [project_row(), active]
     small += [(prefix_of(PROJECT, Kind.NAME) + hashed(name), name.encode()) for name in (*LABELS, *MODELS, TASK)]
     for model in MODELS:
         key = prefix_of(PROJECT, Kind.BATCH) + hashed(TASK) + hashed(model) + hashed(f"batch of {model}")
@@ -116,6 +131,7 @@ def written(folder: Path, media: int, **shares: float) -> None:
     """A project in a folder, in files as they are after a while."""
     with database(folder) as opened:
         store = Store(opened)
+        store.origin = ListChangelog().origin
         for part in rows_of(media, **shares):
             store.write(part, 0)
         opened.flush()
@@ -217,3 +233,109 @@ async def stalled(work: Callable[[], Awaitable[object]]) -> list[float]:
 def tell(stalls: list[float]) -> dict[str, float]:
     """The worst of stalls, in milliseconds."""
     return {"stall_p99_ms": float(np.percentile(stalls, 99)) * 1e3, "stall_max_ms": max(stalls) * 1e3}
+
+
+@asynccontextmanager
+async def served(folder: Path) -> AsyncIterator[tuple[State, TestServer]]:
+    """A worker without Kafka that has the rows of a folder, and its web server."""
+    settings, changelog = Settings(broker="127.0.0.1:1"), ListChangelog()
+    with TemporaryDirectory() as disk, patch("streams.app.OurApp", App):
+        (Path(disk) / str(HOME)).symlink_to(folder.resolve())
+        changelog.rows[HOME].append((b"", None))  # the offset of the rows is in it
+        app: Any = new_app(settings)
+        app.tables.recovery.completed.set()
+        app.tables.recovery.restored = app.rebalancing_count
+        app.rebalancing, app.others, app.reached = False, {}, {}
+        state = State(settings, Disk(Path(disk)), changelog, no_ends)
+        await state.take(range(8), GENERATION, a_member)
+        for each in state.partitions:
+            each.caught_up = True
+        house = House(settings, state, changelog, Disk(Path(disk)))
+        door = Door(app, settings, state, Pulse(60), house.fatal)
+        views.declare(door, house.sets)
+        app.web.init_server()
+        server = Served(app.web.web_app)
+        try:
+            await server.start_server()
+            yield state, server
+        finally:
+            await server.close()
+            await door.close()
+            await state.leave()
+
+
+class Asking:
+    """A client of few words, on one connection."""
+
+    @classmethod
+    async def of(cls, server: TestServer) -> Self:
+        """One that is connected."""
+        asking = cls()
+        asking.reader, asking.writer = await asyncio.open_connection(server.host, server.port)
+        return asking
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def get(self, path: str) -> bytes:
+        """The body of an answer."""
+        self.writer.write(f"GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n".encode())
+        head = await self.reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 "), head
+        [length] = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
+        return await self.reader.readexactly(int(length.split(b":")[1]))
+
+
+async def static(body: bytes) -> TestServer:
+    """A bare aiohttp server that answers everything with the same bytes."""
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(body=body, content_type="application/json")
+
+    app = web.Application()
+    app.router.add_get("/", answer)
+    server = TestServer(app)
+    await server.start_server()
+    return server
+
+
+async def _retrieval(folder: Path, limit: int, preset: str, *, anew: bool, repeat: int) -> dict[str, float]:
+    path = f"/v1/projects/{PROJECT}/active-set?task_id={TASK}&limit={limit}"
+    async with served(folder) as (state, server):
+        ranking = await state.owned(HOME).ranking(PROJECT)
+        ranking.update([project_row(preset)])
+        ours = await Asking.of(server)
+        plain = await static(await ours.get(path))
+        bare = await Asking.of(plain)
+        took: dict[str, list[float]] = {"ours": [], "static": []}
+        cpu = dict.fromkeys(took, 0.0)
+        made = await ranking.made(TASK, NOW)
+        for _ in range(repeat):
+            if anew:
+                made.answers.clear()
+            for name, asking, asked in (("ours", ours, path), ("static", bare, "/")):
+                began, used = time.perf_counter(), time.process_time()
+                await asking.get(asked)
+                took[name].append(time.perf_counter() - began)
+                cpu[name] += time.process_time() - used
+        await plain.close()
+    of = {name: np.percentile(each, [50, 99]) * 1e3 for name, each in took.items()}
+    return {
+        "p50_ms": float(of["ours"][0]),
+        "p99_ms": float(of["ours"][1]),
+        "static_p50_ms": float(of["static"][0]),
+        "static_p99_ms": float(of["static"][1]),
+        "p50_ratio": float(of["ours"][0] / of["static"][0]),
+        "p99_ratio": float(of["ours"][1] / of["static"][1]),
+        "cpu_ratio": cpu["ours"] / cpu["static"],
+    }
+
+
+def retrieval(
+    folder: Path, limit: int = ASKED, preset: str = "uncertainty", *, anew: bool = False, repeat: int = 1000
+) -> dict[str, float]:
+    """A GET of the safe active set, in turn with that of a static view of the same bytes.
+
+    anew: whether the answer is put together each time, instead of being kept while nothing changes.
+    """
+    return asyncio.run(_retrieval(folder, limit, preset, anew=anew, repeat=repeat))

@@ -18,6 +18,12 @@ from web.openapi import FILE
 
 SAFE = f"/v1/projects/{PROJECT}/active-set"
 MARKS = f"/api/v1/organizations/o/workspaces/{WORKSPACE}/projects/{PROJECT}/datasets/active"
+THEIRS = {
+    "active_set": [],
+    "as_of": {"theirs": 7},
+    "lag": {},
+    "order": {"made_at": "2026-01-01T00:00:00+00:00", "current": True},
+}
 
 
 async def test_both_routes_answer_with_items_and_only_getis_marks(client: Client, house: House) -> None:
@@ -140,7 +146,7 @@ async def test_what_was_true_when_an_answer_was_begun_must_be_so_when_it_is_made
     app: App, client: Client, house: House, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await house.tells("m1")
-    shown = house.sets.shown
+    shown = house.sets.written
 
     async def frozen_meanwhile(*asked: Any) -> Any:
         try:
@@ -148,7 +154,7 @@ async def test_what_was_true_when_an_answer_was_begun_must_be_so_when_it_is_made
         finally:
             app.unheard = 10.0
 
-    monkeypatch.setattr(type(house.sets), "shown", staticmethod(frozen_meanwhile))
+    monkeypatch.setattr(type(house.sets), "written", staticmethod(frozen_meanwhile))
 
     assert (await client.get(path)).status == 503
 
@@ -192,7 +198,7 @@ async def test_a_damaged_store_ends_the_worker_and_answers_503(
     async def damaged(*_: Any) -> Any:
         raise CorruptStore("a file of RocksDB is damaged")
 
-    monkeypatch.setattr(type(house.sets), "shown", staticmethod(damaged))
+    monkeypatch.setattr(type(house.sets), "written", staticmethod(damaged))
 
     assert (await client.get(SAFE)).status == 503
     assert [type(each) for each in doomed] == [CorruptStore]
@@ -205,7 +211,7 @@ async def other(app: App) -> AsyncIterator[list[web.Request]]:
 
     async def answer(request: web.Request) -> web.Response:
         got.append(request)
-        return web.json_response({"active_set": [], "as_of": {"theirs": 7}, "lag": {}}, headers={"Who": "other"})
+        return web.json_response(THEIRS, headers={"Who": "other"})
 
     served = web.Application()
     served.router.add_route("*", "/{path:.*}", answer)
@@ -221,7 +227,7 @@ async def test_a_request_for_a_project_of_another_worker_is_answered_by_that_one
     answer = await client.get(path)
 
     assert (answer.status, answer.headers["Who"]) == (200, "other")
-    assert await answer.json() == {"active_set": [], "as_of": {"theirs": 7}, "lag": {}}
+    assert await answer.json() == THEIRS
     assert [str(each.rel_url) for each in other] == [path]
     assert house.published == []
 
@@ -298,7 +304,7 @@ async def test_a_bug_is_told_as_a_problem_and_logged(
     async def buggy(*_: Any) -> Any:
         raise KeyError("oops")
 
-    monkeypatch.setattr(type(house.sets), "shown", staticmethod(buggy))
+    monkeypatch.setattr(type(house.sets), "written", staticmethod(buggy))
 
     answer = await client.get(SAFE)
 
