@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NotRequired, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypedDict
 from weakref import WeakSet
 
 import numpy as np
@@ -37,6 +37,7 @@ LOOKED_AT = 1200  # of those before a medium, for its rank: more than an active 
 SMALL = 50_000  # media of which an order is made anew whenever something has changed: some ten milliseconds
 REST = 10  # times what it took to make an order of more pass before the next is made, and it is answered from
 OLD_S = 30.0  # but no longer than this
+TOLD = 10_000  # media of which it is kept what is told: some megabytes
 MANY = 100_000  # media that changed since an order was made; with more it is too old
 UNSETTLED = 1 / 8  # of the rows of a kind, changed since they were put in order
 # Where in a key, after project and kind, what stands that may not be had any more when its row changes; how long it is.
@@ -68,8 +69,7 @@ class Reason(TypedDict):
     scored_at: NotRequired[str]
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """A medium in the order (its 12 bytes), and why it stands there.
 
     uploaded_at: when it was uploaded last. rank: among those that nobody has, by score. choice: if it is of a set.
@@ -77,10 +77,10 @@ class Place:
 
     medium: bytes
     uploaded_at: int
-    rank: int
     score: float
     tier: Tier
     reasons: list[Reason]
+    rank: int = 0
     choice: Chosen | None = None
 
 
@@ -130,7 +130,8 @@ class Made:
     at: when it was begun to be made (milliseconds since the epoch). began, took_s: the same in seconds, as `Truth` has
     them, and for how long. doubt: which media are to be looked at once more; gone: which of the others may not be
     had; hidden: which are not for nobody in particular. answers: what was answered from it, by how many media were
-    asked for.
+    asked for. told: what is told of media, by their places, and shown, as whoever shows them has it, by the media: of
+    those that were not touched since, and of so many.
     """
 
     task_id: str | None
@@ -140,6 +141,8 @@ class Made:
     began: float
     took_s: float
     answers: dict[int, Any] = field(default_factory=dict)
+    told: dict[int, Place] = field(default_factory=dict)
+    shown: dict[bytes, bytes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.doubt, self.gone = (np.zeros(len(self.order.media), dtype=bool) for _ in range(2))
@@ -169,14 +172,23 @@ class Made:
         self.truth.touched = set()
         if touched is None:
             self.doubt[:] = True
+            self.forget()
             return
         places, there = places_in(media, as_keys([each for each in touched if len(each) == MEDIUM_BYTES], MEDIA))
-        self.doubt[places[there]] = True
+        again = places[there].tolist()
         wholes = [each for each in touched if len(each) == HASH_BYTES]
         first = np.searchsorted(media, as_keys([each + b"\0\0\0\0" for each in wholes], MEDIA))
         end = np.searchsorted(media, as_keys([each + b"\xff\xff\xff\xff" for each in wholes], MEDIA), side="right")
         for begin, stop in zip(first[end > first].tolist(), end[end > first].tolist(), strict=True):
-            self.doubt[begin:stop] = True
+            again += range(begin, stop)
+        self.doubt[again] = True
+        for place in self.told.keys() & again:
+            self.shown.pop(self.told.pop(place).medium, None)
+
+    def forget(self) -> None:
+        """Keep nothing of what was told."""
+        self.told.clear()
+        self.shown.clear()
 
 
 class Ranking:
@@ -271,7 +283,10 @@ class Ranking:
             old = made
             if groups is None:
                 continue
-            of = await asyncio.to_thread(self._set, made.order, groups, asked, limit, seed)
+            if made.order.how.explore or any(group.sketches for group in groups):
+                of = await asyncio.to_thread(self._set, made.order, groups, asked, limit, seed)
+            else:  # it takes less than a thread does to begin
+                of = self._set(made.order, groups, asked, limit, seed)
             places = self.still(made, of, asked)
             if places or not of:
                 return places, made
@@ -490,7 +505,7 @@ class Ranking:
     def found(self, made: Made, picks: Iterable[Pick]) -> list[Place]:
         """Media that were chosen before, and what an order says of them now; those that are gone are left out."""
         return [
-            replace(place, rank=pick.rank, score=pick.score, choice=pick.choice)
+            place._replace(rank=pick.rank, score=pick.score, choice=pick.choice)
             for pick in picks
             if (place := self.place(made, medium_bytes(pick.medium))) is not None
         ]
@@ -501,17 +516,20 @@ class Ranking:
         return self._place(made, where, 0) if where is not None and self.pool.exists(medium) else None
 
     def _place(self, made: Made, place: int, rank: int, choice: Chosen | None = None) -> Place:
-        order = made.order
-        medium = medium_at(order.media, place)
-        return Place(
-            medium=medium,
-            uploaded_at=self.pool.uploaded(medium),
-            rank=rank,
-            score=float(order.score[place]),
-            tier=TIERS[int(order.tier[place])],
-            reasons=[self._reason(task, scores, place) for task, scores in order.of_task.items()],
-            choice=choice,
-        )
+        told = made.told.get(place)
+        if told is None:
+            if len(made.told) >= TOLD:
+                made.forget()
+            order = made.order
+            medium = medium_at(order.media, place)
+            told = made.told[place] = Place(
+                medium=medium,
+                uploaded_at=self.pool.uploaded(medium),
+                score=float(order.score[place]),
+                tier=TIERS[int(order.tier[place])],
+                reasons=[self._reason(task, scores, place) for task, scores in order.of_task.items()],
+            )
+        return Place(*told[:5], rank, choice)
 
     def _reason(self, task: str, scores: Scores, place: int) -> Reason:
         if scores.tier[place] == UNSCORED:

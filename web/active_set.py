@@ -2,9 +2,10 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import blake2b
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
@@ -27,7 +28,7 @@ from tables.ranking import Made, Place, Ranking
 from tables.rows import HASH_BYTES, Kind, UploadRow, prefix_of
 from tables.state import State
 from web.answers import ActiveSet, OrderTold
-from web.items import items, pick
+from web.items import items, pick, written
 from web.problems import Whole, tag_of
 from web.query import Query
 
@@ -68,10 +69,13 @@ class Got(NamedTuple):
 class Kept:
     """A set that was told before, and as it goes over the wire: written once, as long as nothing of it changes."""
 
-    def __init__(self, told: ActiveSet) -> None:
-        """Its members but those that may change without it are written."""
-        self.told: Any = told
-        self._raw = orjson.dumps({name: self.told[name] for name in ("active_set", "reason") if name in told})[:-1]
+    def __init__(self, shown: bytes, why: str | None) -> None:
+        """Its members but those that may change without it are written.
+
+        shown: its media, in JSON. why: there are none.
+        """
+        reason = b"" if why is None else b',"reason":' + orjson.dumps(why)
+        self._raw = b'{"active_set":' + shown + reason
         self._mark = blake2b(self._raw, digest_size=12).digest()
         self._last: tuple[object, Whole] | None = None
 
@@ -104,10 +108,9 @@ class ActiveSets:
         Raises:
             NotReady, UnknownProject, UnknownTask, BadQuery.
         """
-        kept, made, partition, ranking = await self._kept(project, query)
-        shown: Any = {**kept.told, **self._more(made, partition, ranking)}
-        answer: ActiveSet = shown
-        return answer
+        whole = await self.written(project, query)
+        shown: ActiveSet = orjson.loads(whole.raw)
+        return shown
 
     async def written(self, project: str, query: Query) -> Whole:
         """The same as it goes over the wire.
@@ -115,13 +118,6 @@ class ActiveSets:
         Raises:
             as `shown`.
         """
-        kept, made, partition, ranking = await self._kept(project, query)
-        until = None if ranking.current(made) and not made.due(self.now()) else made.truth.until or ()
-        what = {**partition.progress}, {**partition.ends}, until
-        return kept.whole(what, lambda: self._more(made, partition, ranking))
-
-    async def _kept(self, project: str, query: Query) -> tuple[Kept, Made, Partition, Ranking]:
-        """A set, and what it is from."""
         partition = self.home(project)
         ranking = await partition.ranking(project)
         made = await ranking.made(query.task_id, self.now())
@@ -130,17 +126,16 @@ class ActiveSets:
         if kept is None:
             places, made = await ranking.best(query.task_id, query.limit, self.now())
             partition.check()
-            told = order_told(ranking, made, self.now())
-            kept = Kept(self.answer(places, ranking, partition, {}, told, why_none(made.order)))
+            pool = ranking.pool
+            uploads = partial(self._uploads, partition=partition, project=project)
+            shown = written(places, uploads, pool, pool.project.tasks, made.shown)
+            kept = Kept(shown, None if places else why_none(made.order))
             if len(made.answers) < KEPT:
                 made.answers[query.limit] = kept
         partition.check()
-        return kept, made, partition, ranking
-
-    def _more(self, made: Made, partition: Partition, ranking: Ranking) -> dict[str, Any]:
-        """What is told with a set, and may change without it."""
         order = order_told(ranking, made, self.now())
-        return {"as_of": ranking.as_of(made), "lag": partition.lag(), "order": order}
+        what = {**partition.progress}, {**partition.ends}, made.truth.until, order["current"]
+        return kept.whole(what, lambda: {"as_of": ranking.as_of(made), "lag": partition.lag(), "order": order})
 
     async def suggested(self, project: str, query: Query, workspace: str) -> ActiveSet:
         """The active set, marked as suggested: until nothing else is left, no other request gets these media.
@@ -260,7 +255,7 @@ class ActiveSets:
         """
         return self.state.owned(partition_of(project.encode(), self.settings.partitions))
 
-    def _uploads(self, places: list[Place], partition: Partition, project: str) -> dict[bytes, UploadRow]:
+    def _uploads(self, places: Sequence[Place], partition: Partition, project: str) -> dict[bytes, UploadRow]:
         wholes = list({place.medium[:HASH_BYTES] for place in places})
         rows = partition.store.get([prefix_of(project, Kind.UPLOAD) + whole for whole in wholes])
         return {whole: UploadRow.unpack(row) for whole, row in zip(wholes, rows, strict=True) if row is not None}

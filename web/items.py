@@ -1,6 +1,6 @@
 """How media are shown: the items of an active set, in Geti's shape, each with our reasons."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -48,6 +48,38 @@ def items(places: Sequence[Place], uploads: Mapping[bytes, UploadRow], pool: Poo
     for place in places:
         together.setdefault(place.medium[:HASH_BYTES], []).append(place)
     return [item(group, uploads[whole], pool, tasks) for whole, group in together.items()]
+
+
+def written(
+    places: Sequence[Place],
+    uploads: Callable[[Sequence[Place]], Mapping[bytes, UploadRow]],
+    pool: Pool,
+    tasks: Sequence[Task],
+    kept: dict[bytes, bytes],
+) -> bytes:
+    """The same in JSON.
+
+    uploads: reads what was told of some. kept: images that were written before, without their rank and choice, and
+    are the same still; more are put there.
+    """
+    new = [place for place in places if place.medium not in kept]
+    told = uploads(new)
+    videos = {whole for whole, upload in told.items() if upload.frame_count}
+    for place in new:
+        if place.medium[:HASH_BYTES] not in videos:
+            image: Any = item([place], told[place.medium[:HASH_BYTES]], pool, tasks)
+            del image["active_learning"]["rank"], image["active_learning"]["choice"]
+            kept[place.medium] = orjson.dumps(image)[:-2]  # before the brackets of that member and of all
+    done: dict[bytes, bytes] = {}
+    for place in places:
+        whole = place.medium[:HASH_BYTES]
+        if whole not in videos:
+            choice = b"null" if place.choice is None else msgspec.json.encode(place.choice)
+            done[whole] = b'%b,"rank":%d,"choice":%b}}' % (kept[place.medium], place.rank, choice)
+        elif whole not in done:
+            frames = [each for each in places if each.medium.startswith(whole)]
+            done[whole] = orjson.dumps(item(frames, told[whole], pool, tasks))
+    return b"[%b]" % b",".join(done.values())
 
 
 def item(places: Sequence[Place], upload: UploadRow, pool: Pool, tasks: Sequence[Task]) -> Item:
