@@ -32,6 +32,9 @@ class How:
         return max(2 * count, min(OFTEN * count, there // among)) if self.diversify else count
 
 
+BY_SCORE = Chosen(by="score")
+
+
 class Choice(NamedTuple):
     """A medium of a set, by its place in the order, counted from the best, and why it was chosen."""
 
@@ -56,7 +59,7 @@ def quotas_of(told: Quotas | Mapping[str, float] | None) -> Quotas | None:
 
 def by_score(places: Places) -> list[Choice]:
     """The media at some places, as they are."""
-    return [Choice(place, Chosen(by="score")) for place in places.tolist()]
+    return [Choice(place, BY_SCORE) for place in places.tolist()]
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,10 @@ def crowding(points: Singles) -> Floats:
     Of many points only some stand for the others: as many of the best as of the worst.
     """
     some = points[np.linspace(0, len(points) - 1, min(len(points), ANCHORS)).astype(np.intp)]
-    apart = squares(points)[:, np.newaxis] - 2 * (points @ some.T) + squares(some)
+    apart = points @ some.T
+    apart *= -2
+    apart += squares(points)[:, np.newaxis]
+    apart += squares(some)
     near = min(NEIGHBOURS, len(some))
     found: Floats = np.partition(apart, near - 1, axis=1)[:, :near].sum(axis=1, dtype=np.float64)
     return found

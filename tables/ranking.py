@@ -37,6 +37,7 @@ LOOKED_AT = 1200  # of those before a medium, for its rank: more than an active 
 SMALL = 50_000  # media of which an order is made anew whenever something has changed: some ten milliseconds
 REST = 10  # times what it took to make an order of more pass before the next is made, and it is answered from
 OLD_S = 30.0  # but no longer than this
+SKETCHED = 4  # times that sketches are read, and kept
 TOLD = 10_000  # media of which it is kept what is told: some megabytes
 MANY = 100_000  # media that changed since an order was made; with more it is too old
 UNSETTLED = 1 / 8  # of the rows of a kind, changed since they were put in order
@@ -131,7 +132,7 @@ class Made:
     them, and for how long. doubt: which media are to be looked at once more; gone: which of the others may not be
     had; hidden: which are not for nobody in particular. answers: what was answered from it, by how many media were
     asked for. told: what is told of media, by their places, and shown, as whoever shows them has it, by the media: of
-    those that were not touched since, and of so many.
+    those that were not touched since. sketches: of places, as they were read last.
     """
 
     task_id: str | None
@@ -143,6 +144,7 @@ class Made:
     answers: dict[int, Any] = field(default_factory=dict)
     told: dict[int, Place] = field(default_factory=dict)
     shown: dict[bytes, bytes] = field(default_factory=dict)
+    sketches: dict[bytes, Sketches] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.doubt, self.gone = (np.zeros(len(self.order.media), dtype=bool) for _ in range(2))
@@ -334,12 +336,18 @@ class Ranking:
         models, times = np.unique(told.chosen.models(order.best[candidates]), return_counts=True)
 
         def read(places: Places) -> Sketches:
+            name = places.tobytes()
+            if name in made.sketches:
+                return made.sketches[name]
             # Features of two models cannot be compared.
             alike = np.flatnonzero(told.chosen.models(places) == models[times.argmax()])
             found = Sketches.none(len(places))
             rows = self.pool.score_rows(order.lead_task, order.media[places[alike]])
             there = sketches_of(rows, told.chosen.pairs(places[alike]))
             found.values[alike], found.scale[alike] = there.values, there.scale
+            if len(made.sketches) >= SKETCHED:
+                made.sketches.clear()
+            made.sketches[name] = found
             return found
 
         return replace(group, sketches=lambda: read(order.best[candidates]), fixed=lambda: read(given))
@@ -358,9 +366,8 @@ class Ranking:
             chance = self.pool.chance_of(order.media[order.best[places]])
             found = with_lots(found, places, chance, order.how.explore, limit, number_of(seed))
         for n, each in enumerate(found):
-            place = int(order.best[each.place])
-            if each.why.by == "score" and order.tier[place] == UNSCORED:
-                why = structs.replace(each.why, by="chance")
+            if each.why.by == "score" and each.place >= order.ends[EARLIER]:
+                why, place = structs.replace(each.why, by="chance"), int(order.best[each.place])
                 if place in order.typical:
                     size, away = order.typical[place]
                     why = structs.replace(why, by="typicality", cluster_size=size, distance=away)
@@ -372,14 +379,11 @@ class Ranking:
         order, last = made.order, max((each.place for each in of), default=-1)
         made.look()
         chosen = np.array([each.place for each in of], np.intp)
-        left = self._may(made, order.best[chosen], asked)
-        before = order.best[: last + 1]
-        rank = np.cumsum(~(made.gone[before] | asked.hidden[before]))
-        return [
-            self._place(made, int(order.best[each.place]), int(rank[each.place]), each.why)
-            for each, may in zip(of, left.tolist(), strict=True)
-            if may
-        ]
+        places, before = order.best[chosen], order.best[: last + 1]
+        left = self._may(made, places, asked)
+        rank = np.cumsum(~(made.gone[before] | asked.hidden[before]))[chosen]
+        each_of = zip(of, places.tolist(), rank.tolist(), left.tolist(), strict=True)
+        return [self._place(made, place, rank, each.why) for each, place, rank, may in each_of if may]
 
     def _may(self, made: Made, places: Places, asked: Asked) -> Mask:
         """Which of some media may be annotated by who asks. What is in doubt is looked at, for some 10 us each.
