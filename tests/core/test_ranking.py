@@ -273,6 +273,128 @@ async def test_who_asked_first_may_go_while_others_wait_for_the_same_order(slow:
     assert len((await second).order.best) == 1
 
 
+class Clock:
+    """A clock that stands still until it is moved on."""
+
+    now_s = 100.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """All orders are of many media, and an order takes a second to be made while the clock is moved on by it."""
+    told = Clock()
+    monkeypatch.setattr("tables.ranking.SMALL", 0)
+    monkeypatch.setattr("tables.ranking.time", told)
+    return told
+
+
+async def made_in_a_second(ranking: Ranking, slow: Gate, clock: Clock) -> None:
+    making = asyncio.ensure_future(ranking.made("t", NOW))
+    await slow.reached()
+    clock.now_s += 1
+    slow.set()
+    await making
+    slow.clear()
+    slow.begun = False
+
+
+async def more(ranking: Ranking, table: Table, image: str) -> None:
+    await table.hears("media_uploads", dataset_storage_id="s", media=[{"media_type": "image", "media_id": image}])
+    ranking.update([*table.scan(prefix_of("p", Kind.UPLOAD))])
+
+
+async def test_an_order_of_many_media_is_answered_from_while_the_next_one_is_made(slow: Gate, clock: Clock) -> None:
+    table, applied = await told("m1"), {"media_uploads": 0}
+    ranking = Ranking("p", table, PATIENCE_MS, lambda: dict(applied))
+    ranking.update([*table.scan(prefix_of("p"))])
+    await made_in_a_second(ranking, slow, clock)
+    clock.now_s += 60
+
+    await more(ranking, table, "m2")
+    applied["media_uploads"] = 1
+    meanwhile = [await top(ranking), await top(ranking)]
+    old = await ranking.made("t", NOW)
+    await slow.reached()
+    slow.set()
+    while await ranking.made("t", NOW) is old:
+        await asyncio.sleep(0)
+
+    assert [len(each) for each in (*meanwhile, await top(ranking))] == [1, 1, 2]
+    assert [ranking.as_of(each)["media_uploads"] for each in (old, await ranking.made("t", NOW))] == [0, 1]
+
+
+async def test_between_two_orders_of_many_media_passes_what_ten_of_them_take(slow: Gate, clock: Clock) -> None:
+    ranking = ranking_of(table := await told("m1"))
+    await made_in_a_second(ranking, slow, clock)
+
+    clock.now_s += 8.9
+    await more(ranking, table, "m2")
+    first = await ranking.made("t", NOW)
+    await asyncio.sleep(0)
+    busy = [ranking._busy]
+    clock.now_s += 0.2
+    second = await ranking.made("t", NOW)
+    busy.append(ranking._busy)
+
+    assert second is first
+    assert busy == [False, True]
+
+
+async def test_an_order_that_has_been_old_for_longer_than_that_is_not_answered_from(slow: Gate, clock: Clock) -> None:
+    ranking = ranking_of(table := await told("m1"))
+    await made_in_a_second(ranking, slow, clock)
+    await more(ranking, table, "m2")
+    slow.set()
+
+    clock.now_s += 10
+
+    assert len(await top(ranking)) == 2
+
+
+async def test_nor_is_one_of_before_its_project_was_changed(slow: Gate, clock: Clock) -> None:
+    ranking = ranking_of(table := await told("m1"))
+    await made_in_a_second(ranking, slow, clock)
+    slow.set()
+
+    await table.hears("project_updates", dataset_storage_id="s", tasks=[{"task_id": "t"}], timestamp=NOW + 1)
+    ranking.update([*table.scan(prefix_of("p", Kind.PROJECT))])
+    first = await ranking.made("t", NOW)
+
+    assert ranking.current(first)
+
+
+async def test_what_an_old_order_has_left_is_answered_and_when_nothing_is_the_next_one_is_waited_for(
+    slow: Gate, clock: Clock
+) -> None:
+    ranking = ranking_of(table := await told("m1", "m2"))
+    await made_in_a_second(ranking, slow, clock)
+    slow.set()
+    left = []
+    for image in ("m1", "m2"):
+        await more(ranking, table, f"new {image}")
+        await table.hears("annotation_updates", media_id=image, states={"t": "annotated"})
+        ranking.update([*table.scan(prefix_of("p", Kind.STATE))])
+        left.append({each.medium for each in await top(ranking)})
+
+    assert left[0] == {medium_bytes(Image("m2"))}
+    assert left[1] == {medium_bytes(Image("new m1")), medium_bytes(Image("new m2"))}
+
+
+async def test_rows_that_change_much_are_put_in_order_though_nobody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tables.pool.FEW", 10)
+    ranking = ranking_of(table := await told("m1"))
+
+    await more(ranking, table, "m2")
+    while ranking._busy:
+        await asyncio.sleep(0)
+
+    assert ranking.pool.waiting == 0
+    assert len(await top(ranking)) == 2
+
+
 async def test_a_frame_that_only_a_score_of_before_the_videos_deletion_names_is_not_there() -> None:
     table = await told()
     video = {"media_type": "video", "media_id": "v", "frame_count": 100, "frame_stride": 50}

@@ -31,7 +31,7 @@ from streams.events import OF_TOPIC
 from streams.partition import partition_of
 from streams.record import Headers, Record
 from streams.settings import Settings
-from tables import sweep
+from tables import ranking, sweep
 from tables.leases import lease_of, left
 from tables.rows import Kind, prefix_of, project_of
 from tables.state import State
@@ -715,3 +715,27 @@ async def test_nothing_deleted_annotated_or_taken_is_shown_once_its_event_is_app
             answer, applied = await each.asks(project, asked)
             lawful(answer, law(applied, project, asked))
             assert await leased(each.house, project, LOOKS[0]) == lease_law(each.applied(), project, LOOKS[0])
+
+
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")  # it takes a moment longer
+@pytest.mark.timeout(1200)  # a history that breaks a law is made smaller for five minutes
+@a_law
+@given(history=histories(), seed=st.integers(0, 9999))
+async def test_nor_is_it_shown_from_an_order_of_before(history: History, seed: int) -> None:
+    chance = Random(seed)
+    with patch.object(ranking, "SMALL", -1), patch.object(ranking, "REST", 1e9):  # it is made anew if it must be
+        async with hearer(history) as each:
+            for stream in anyhow(history, chance):
+                project, asked = each.history[stream][each.next[stream]]["project_id"], chance.choice(ASKED)
+                heard = await each.hear(stream)
+                assert heard is not None
+                await heard
+
+                answer, applied = await each.asks(project, asked)
+
+                wanted = law(applied, project, asked)
+                if "error" in answer or isinstance(wanted, type):
+                    assert answer.get("error") == getattr(wanted, "__name__", None)
+                else:
+                    assert media_of(answer) <= wanted[1]
+                    assert answer["active_set"] or not wanted[0] or not answer["order"]["current"]
