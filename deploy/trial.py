@@ -6,7 +6,7 @@ import shutil
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -88,10 +88,15 @@ async def remove_topics(broker: str, prefix: str) -> None:
 
 
 @asynccontextmanager
-async def a_worker(settings: Settings, log: Path) -> AsyncIterator[tuple[process.Process, aiohttp.ClientSession]]:
-    """A worker that is ready, ended with the block, and a session that asks it."""
+async def a_worker(
+    settings: Settings, log: Path, program: Sequence[str] = ("agents",)
+) -> AsyncIterator[tuple[process.Process, aiohttp.ClientSession]]:
+    """A worker that is ready, ended with the block, and a session that asks it.
+
+    program: the module that runs it, with what that wants to be told first.
+    """
     with log.open("wb") as output:
-        command = [sys.executable, "-m", "agents", "worker"]
+        command = [sys.executable, "-m", *program, "worker"]
         worker = await process.start(command, output=output, environ=settings.environ(os.environ))
     async with process.running(worker, STOP_S), aiohttp.ClientSession(settings.url) as session:
         give_up = time.monotonic() + READY_S

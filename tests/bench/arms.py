@@ -186,12 +186,12 @@ class Loop(Arm):
 
 
 @asynccontextmanager
-async def ours(settings: Settings, command: Sequence[str] = ("-m", "agents", "worker")) -> AsyncIterator[Ours]:
-    """Our worker, by its command, on topics of its own."""
+async def ours(settings: Settings, program: Sequence[str] = ("agents",)) -> AsyncIterator[Ours]:
+    """Our worker, run by a module, on topics of its own."""
     log = settings.state_dir / "activeset.log"
     async with AsyncExitStack() as stack:
         await declare(settings)
-        worker, session = await stack.enter_async_context(a_worker(settings, log))
+        worker, session = await stack.enter_async_context(a_worker(settings, log, program))
         feed = await stack.enter_async_context(a_feed(settings))
         consumer = await stack.enter_async_context(AIOKafkaConsumer(bootstrap_servers=settings.broker))
         changelog = TopicPartition(settings.name(CHANGELOG.name), 0)

@@ -1,10 +1,13 @@
 """What a row of artifacts costs, from Kafka to being served: against plain Faust, and its own parts in a loop."""
 
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
+from deploy.kafka import free_ports
 from streams.settings import Settings
-from tests.bench.arms import GROUPED, Arm, Took, ours, plain_faust, plain_loop
+from tests.bench.arms import GROUPED, Arm, Took, apart, ours, plain_faust, plain_loop
 from tests.bench.feed import Load
+from tests.bench.latency import under_ingest
 from tests.bench.progress import step
 from tests.bench.report import Figure, Report, ratios
 
@@ -23,6 +26,8 @@ async def ingest(settings: Settings, report: Report, *, full: bool) -> None:
         ]
         for name, load in LOADS.items():
             report.add(*figures(name, load, await in_turn(arms, load, name)))
+    busy = apart(settings, "busy")
+    await under_ingest(replace(busy, web_port=free_ports(1)[0]), report)
 
 
 async def in_turn(arms: list[Arm], load: Load, name: str) -> dict[str, list[Took]]:

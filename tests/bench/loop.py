@@ -7,14 +7,13 @@ output, a line for each write.
 import argparse
 import asyncio
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from rocksdict import Rdict
 
 from streams.overrides import OurOptions
 from streams.record import MESSAGE_BYTES, Record
-from tables.pending import Pending
 from tables.rows import Change
 from tables.store import Store
 from tests.bench.parts import Parts
@@ -23,13 +22,29 @@ MIB = 1024 * 1024
 GROUP_BYTES = 8 * MIB  # of rows in a write, at most, as in tables/partition.py
 
 
-def opened(folder: Path) -> Rdict:
-    """A RocksDB as that of a worker with one partition."""
+def opened(folder: Path) -> Store:
+    """A RocksDB as Faust opens that of a worker."""
     options = OurOptions(
-        write_buffer_size=16 * MIB, max_write_buffer_number=2, max_open_files=128, block_cache_size=256 * MIB
+        block_cache_size=256 * MIB, write_buffer_size=16 * MIB, max_write_buffer_number=2, max_open_files=128
     )
-    found: Rdict = options.open(folder)
-    return found
+    return Store(options.open(folder))
+
+
+class Waiting:
+    """Rows of chunks that are not written yet, over those of a store; references are read of the store alone."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.rows: dict[bytes, bytes | None] = {}
+
+    def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The values of some keys."""
+        there = self._store.get(keys)
+        return [self.rows.get(key, value) for key, value in zip(keys, there, strict=True)] if self.rows else there
+
+    def scan(self, prefix: bytes, after: bytes = b"") -> Iterable[tuple[bytes, bytes]]:
+        """Rows of the store."""
+        return self._store.scan(prefix, after)
 
 
 async def appended(producer: AIOKafkaProducer, topic: str, changed: list[Change]) -> int:
@@ -60,8 +75,8 @@ async def loop(broker: str, topic: str, changelog: str, folder: Path, group: int
     producer = AIOKafkaProducer(
         bootstrap_servers=broker, acks="all", max_batch_size=MIB, max_request_size=MESSAGE_BYTES
     )
-    store, parts, partition = Store(opened(folder)), Parts(), TopicPartition(topic, 0)
-    rows = Pending(store)
+    store, parts, partition = opened(folder), Parts(), TopicPartition(topic, 0)
+    rows = Waiting(store)
     async with consumer, producer:
         consumer.assign([partition])
         while True:
@@ -69,13 +84,12 @@ async def loop(broker: str, topic: str, changelog: str, folder: Path, group: int
             weight = 0
             for message in told.get(partition, ()):
                 record = Record(topic, 0, message.key, message.value, list(message.headers))
-                of_chunk = parts.rows_of(record, message.offset, rows)
-                rows.fold(of_chunk)
-                weight += sum(len(value or b"") for _, value in of_chunk)
+                changed = parts.rows_of(record, message.offset, rows)
+                rows.rows.update(changed)
+                weight += sum(len(value or b"") for _, value in changed)
                 if weight > GROUP_BYTES or message is told[partition][-1]:
-                    changed, weight = rows.take(), 0
-                    store.write(changed, await appended(producer, changelog, changed))
-                    rows.written()
+                    store.write(rows.rows.items(), await appended(producer, changelog, [*rows.rows.items()]))
+                    rows.rows, weight = {}, 0
                     sys.stdout.write(f"{message.offset}\n")
                     sys.stdout.flush()
 

@@ -83,6 +83,11 @@ class Report:
             judged = f"  {each.limit.told()}: {each.judged()}" if each.limit else ""
             console.print(f"  {each.what:<66} {each.told()}{judged}")
 
+    def note(self, *told: str) -> None:
+        """Print what explains the figures before it."""
+        for each in told:
+            console.print(f"    {each}", markup=False)
+
     def head(self) -> str:
         """The machine and its libraries, in a line."""
         return ", ".join(f"{name} {told}" if name != "cpu" else told for name, told in self.machine.items())
