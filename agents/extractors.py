@@ -271,13 +271,16 @@ class Seen:
         Raises:
             ValueError: they do not differ from each other.
         """
-        if label not in self._labels:
+        if label not in self._rows:
             return None
-        return self._once((label,), lambda: self.features[[each == label for each in self.labels]])
+        return self._once((label,), lambda: self.features[self._rows[label]])
 
     @cached_property
-    def _labels(self) -> frozenset[str | int | None]:
-        return frozenset(self.labels)
+    def _rows(self) -> dict[str | int | None, list[int]]:
+        rows: dict[str | int | None, list[int]] = {}
+        for row, label in enumerate(self.labels):
+            rows.setdefault(label, []).append(row)
+        return rows
 
     def _once(self, name: object, features: Callable[[], Array]) -> Subspace:
         if name not in self._found:
