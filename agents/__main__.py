@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import io
-import logging
 import os
 import signal
 import sys
@@ -11,7 +10,7 @@ from typing import Any
 
 from yarl import URL
 
-from streams import tls
+from streams import logs, tls
 from streams.errors import ActivesetError, BadSettings
 from streams.settings import Settings
 
@@ -55,12 +54,27 @@ def main(arguments: list[str]) -> int:
             )
         if given.command != "worker":
             return show(given, settings)
-        tell(settings.log_level)
-        from agents import life  # after the settings: a mistake in them is told before Faust is imported
-
-        life.main(settings)
+        return work(settings)
     except ActivesetError as why:
         print(f"activeset: {why}", file=sys.stderr)
+        return why.exit_status
+
+
+def work(settings: Settings) -> int:
+    """Run a worker, which ends the process; the answer is the exit status of one that could not begin.
+
+    Raises:
+        ActivesetError: why it could not, where the log is for people.
+    """
+    logs.begin(settings.log_level, settings.log_format)
+    from agents import life  # after the settings: a mistake in them is told before Faust is imported
+
+    try:
+        life.main(settings)
+    except ActivesetError as why:
+        if settings.log_format == "text":
+            raise
+        logs.log.critical("the worker does not begin: %s", why)
         return why.exit_status
 
 
@@ -164,15 +178,6 @@ async def looked(given: argparse.Namespace, settings: Settings) -> str:
             rows = await look.rejected_told(rejected, given.limit)
             columns = ("at", "topic", "partition", "offset", "key", "length", "error")
     return look.as_json(rows) if given.json else look.table(rows, columns)
-
-
-def tell(level: str) -> None:
-    """Log our own words at the level that is set, and of the libraries' only what is unusual."""
-    form = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
-    logging.basicConfig(stream=sys.stderr, format=form, level="DEBUG" if level == "debug" else "WARNING")
-    logging.getLogger("activeset").setLevel(level.upper())
-    if level != "debug":
-        logging.getLogger("aiokafka").setLevel("ERROR")  # it warns of every join and leave
 
 
 if __name__ == "__main__":

@@ -155,7 +155,8 @@ class Curator:
             outcome, at, fold = await self._decided(record, at, partition)
             applied = await partition.apply(at, fold)
         except MalformedEvent as why:
-            log.warning("rejected %s, partition %d, offset %d: %s", topic, at.partition, at.offset, why)
+            # Not what is wrong: that may show some of the event. `python -m agents rejected` tells it.
+            log.warning("rejected %s, partition %d, offset %d: %s", topic, at.partition, at.offset, why.fault)
             outcome = Outcome.REJECTED
             sent = await self.send(rejection(record, at.offset, why, self.settings.name(REJECTED.name)))
             applied = await partition.apply(at._replace(origin=None), nothing, sent)
@@ -174,13 +175,16 @@ class Curator:
         if origin is not None:
             raise MalformedEvent(
                 f"it was moved from partition {origin.partition} to {at.partition}, and belongs to {home}: "
-                "somebody counts other partitions than we do"
+                "somebody counts other partitions than we do",
+                "misplaced",
             )
         # One by one: what follows one that could not be moved must not come before it.
         try:
             await (await self.send(moved(record, at.offset, home, self.state.origin)))
         except REFUSALS as why:
-            raise MalformedEvent(f"it belongs to partition {home}, where Kafka does not take it: {why!r}") from why
+            raise MalformedEvent(
+                f"it belongs to partition {home}, where Kafka does not take it: {why!r}", "misplaced"
+            ) from why
         return Outcome.MOVED, at, nothing
 
 

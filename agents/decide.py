@@ -136,5 +136,5 @@ def changes(
         oldest = min(each.uploaded_at for each in event.media)
     longest = max([len(value) for _, value in found if value is not None], default=0)
     if longest > ROW_BYTES:
-        raise MalformedEvent(f"a row that is kept of it must be at most {ROW_BYTES} bytes, not {longest}")
+        raise MalformedEvent(f"a row that is kept of it must be at most {ROW_BYTES} bytes, not {longest}", "too_large")
     return left(found, event.project_id, oldest, rows)

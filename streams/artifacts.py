@@ -59,7 +59,7 @@ def columns(event: ArtifactsInferred) -> Columns:
         lengths["labels"] = len(event.labels)
     for name, length in lengths.items():
         if length != rows:
-            raise MalformedEvent(f"{name} must have as many rows as media, {rows}, not {length}")
+            raise MalformedEvent(f"{name} must have as many rows as media, {rows}, not {length}", "columns")
     finite = np.ones(rows, dtype=bool)
     with np.errstate(over="ignore", invalid="ignore"):  # a mean may overflow
         if "features" in given:
@@ -85,15 +85,19 @@ def distributions(given: Array, event: ArtifactsInferred) -> Array:
     """Probabilities of shape (rows, classes), or (rows, passes, classes), checked, and without what rounding adds."""
     classes = given.shape[-1]
     if len(given) and event.classes is not None and len(event.classes) != classes:
-        raise MalformedEvent(f"classes must name the {classes} columns of probabilities, not {len(event.classes)}")
+        raise MalformedEvent(
+            f"classes must name the {classes} columns of probabilities, not {len(event.classes)}", "columns"
+        )
     if given.size and not (given.min() >= -ROUNDED and given.max() <= 1 + ROUNDED):
-        raise MalformedEvent("probabilities must be in 0..1")
+        raise MalformedEvent("probabilities must be in 0..1", "columns")
     if not event.multi_label and given.size:
         sums = given.sum(axis=-1)
         off = np.abs(sums - 1)
         if off.max() > SUM_TOLERANCE:
             worst = float(sums.flat[off.argmax()])
-            raise MalformedEvent(f"probabilities must sum to 1 in each row, not to {worst:.6g}; or set multi_label")
+            raise MalformedEvent(
+                f"probabilities must sum to 1 in each row, not to {worst:.6g}; or set multi_label", "columns"
+            )
     return np.clip(given, 0, 1)
 
 
@@ -110,7 +114,9 @@ def flat(features: Array) -> Array:
     """
     shape = [length for length in features.shape[1:] if length > 1] or [1]
     if len(shape) > SPATIAL:
-        raise MalformedEvent(f"features must have at most {SPATIAL} axes behind the rows, not the shape {shape}")
+        raise MalformedEvent(
+            f"features must have at most {SPATIAL} axes behind the rows, not the shape {shape}", "columns"
+        )
     squeezed = features.reshape(len(features), *shape)
     averaged: Array = (
         squeezed.mean(axis=tuple(range(2, squeezed.ndim)), dtype=np.float64) if squeezed.ndim > 2 else squeezed

@@ -46,10 +46,12 @@ def decode(record: Record, topic: str) -> Event:
     """
     unread = undecodable(record.headers)
     if unread is not None:
-        raise MalformedEvent(unread)
+        raise MalformedEvent(unread, "unreadable")
     weight = came(record).weight()
     if weight > RECORD_BYTES:
-        raise MalformedEvent(f"record must be at most {RECORD_BYTES} bytes before compression, not {weight}")
+        raise MalformedEvent(
+            f"record must be at most {RECORD_BYTES} bytes before compression, not {weight}", "too_large"
+        )
     if record.value is None:
         raise MalformedEvent("value must be an object, not empty: to delete something, publish the event that says so")
     media_type = media_type_of(record.headers)
@@ -60,12 +62,14 @@ def decode(record: Record, topic: str) -> Event:
     except msgspec.ValidationError as why:
         raise MalformedEvent(f"value is no event of {topic} in {media_type}: {short(said(why))}") from why
     except (msgspec.MsgspecError, UnicodeDecodeError) as why:
-        raise MalformedEvent(f"value is no event of {topic} in {media_type}: {short(str(why))}") from why
+        raise MalformedEvent(f"value is no event of {topic} in {media_type}: {short(str(why))}", "encoding") from why
     except RecursionError as why:
-        raise MalformedEvent(f"value is no event of {topic} in {media_type}: it is nested too deep") from why
+        raise MalformedEvent(
+            f"value is no event of {topic} in {media_type}: it is nested too deep", "encoding"
+        ) from why
     if record.key != event.project_id.encode():
         named = short(repr(event.project_id))
-        raise MalformedEvent(f"project_id must be the record's key, {shown(record.key)}, not {named}")
+        raise MalformedEvent(f"project_id must be the record's key, {shown(record.key)}, not {named}", "key")
     return event
 
 
@@ -130,7 +134,7 @@ def upload(where: str, storage: str, given: dict[str, Any]) -> Upload:
     except (TypeError, ValueError, RecursionError) as why:
         raise MalformedEvent(f"{where}: cannot be kept as JSON: {short(str(why))}") from why
     if len(kept) > UPLOAD_BYTES:
-        raise MalformedEvent(f"{where} must be at most {UPLOAD_BYTES} bytes as JSON, not {len(kept)}")
+        raise MalformedEvent(f"{where} must be at most {UPLOAD_BYTES} bytes as JSON, not {len(kept)}", "too_large")
     if told.media_type == "image":
         return Upload(Image(told.media_id), 0, 1, kept)
     if told.frame_count is None:
@@ -148,7 +152,7 @@ def media_type_of(headers: Headers) -> str:
     media_type = (told[-1] or b"").decode("latin-1").partition(";")[0].strip().lower()
     media_type = SYNONYMS.get(media_type, media_type)
     if media_type not in PLAIN:
-        raise MalformedEvent(f"header content-type must be {JSON} or {MSGPACK}, not {media_type[:100]!r}")
+        raise MalformedEvent(f"header content-type must be {JSON} or {MSGPACK}, not {media_type[:100]!r}", "encoding")
     return media_type
 
 

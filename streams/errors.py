@@ -1,5 +1,7 @@
 """What can go wrong, sorted by what the reader should do about it."""
 
+from typing import Literal
+
 from aiokafka.errors import (
     InvalidTimestampError,
     MessageSizeTooLargeError,
@@ -18,6 +20,12 @@ REFUSALS = (
 )
 
 
+# What may be wrong with a record: its batch or a header cannot be read, it is too large, its bytes are not in the
+# encoding that it tells or in none that we know, it is not as its type is, its key is another project's, its columns do
+# not fit together, or it belongs to another partition and cannot be moved there.
+Fault = Literal["unreadable", "too_large", "encoding", "schema", "key", "columns", "misplaced"]
+
+
 class ActivesetError(Exception):
     """Whatever Activeset says is wrong; its text is a sentence for the person who can mend it."""
 
@@ -25,7 +33,14 @@ class ActivesetError(Exception):
 
 
 class MalformedEvent(ActivesetError):
-    """The bytes are no event: they go to `rejected_events` and are never tried again."""
+    """The bytes are no event: they go to `rejected_events` and are never tried again.
+
+    fault: of which kind what is wrong is. The text may show some of the event; this never does.
+    """
+
+    def __init__(self, told: str, fault: Fault = "schema") -> None:
+        super().__init__(told)
+        self.fault: Fault = fault
 
 
 class BadQuery(ActivesetError):

@@ -52,7 +52,7 @@ def origin_of(headers: Headers, whose: str) -> Origin | None:
     found = re.fullmatch(rb"(\d{1,9}):(\d{1,18}):([0-9a-f]{8})", told[-1] or b"")
     if found is None:
         raise MalformedEvent(
-            f"header {MOVED_FROM} must be partition:offset:mark, and is for the workers alone to write"
+            f"header {MOVED_FROM} must be partition:offset:mark, and is for the workers alone to write", "misplaced"
         )
     return Origin(int(found[1]), int(found[2])) if found[3].decode() == mark(whose) else None
 

@@ -180,6 +180,9 @@ class Settings:
     log_level: str = setting(
         "info", one_of("debug", "info", "warning", "error"), "`debug`, `info`, `warning` or `error`"
     )
+    log_format: str = setting(
+        "text", one_of("text", "json"), "`text`, or `json`: the worker's log as one JSON object in each line"
+    )
     state_dir: Path = setting(Path(".state"), folder, "data and logs of the local Kafka and of what runs beside it")
     cache_dir: Path = setting(
         Path("~/.cache/activeset"), class_path_folder, "the local Kafka's jars, shared by all checkouts"

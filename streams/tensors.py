@@ -57,7 +57,8 @@ def array_of(field: str, given: Nested | Column, axes: tuple[int, ...], *, singl
         if wanted != len(given.data):
             raise MalformedEvent(
                 f"{field}.data must have {wanted} bytes, as its shape {given.shape} of {given.dtype} says, "
-                f"not {len(given.data)}"
+                f"not {len(given.data)}",
+                "columns",
             )
         shape = given.shape
         array = np.frombuffer(given.data, dtype)
@@ -65,16 +66,20 @@ def array_of(field: str, given: Nested | Column, axes: tuple[int, ...], *, singl
         try:
             array = np.array(given, dtype=np.float64)
         except ValueError as why:
-            raise MalformedEvent(f"{field} must be an array: its lists are of unequal length or depth") from why
+            raise MalformedEvent(
+                f"{field} must be an array: its lists are of unequal length or depth", "columns"
+            ) from why
         # Lists without rows show no more axes than one.
         shape = list(array.shape) if given else [0, *[1] * (axes[0] - 1)]
     if len(shape) not in axes:
         told = " or ".join(map(str, axes))
-        raise MalformedEvent(f"{field} must have {told} axes, not {len(shape)}")
+        raise MalformedEvent(f"{field} must have {told} axes, not {len(shape)}", "columns")
     if 0 in shape[1:]:
-        raise MalformedEvent(f"{field} must have no empty axis, not the shape {tuple(shape)}")
+        raise MalformedEvent(f"{field} must have no empty axis, not the shape {tuple(shape)}", "columns")
     kind: Any = np.float32 if single and array.dtype.itemsize < 8 else np.float64
     try:
         return array.reshape(shape).astype(kind)
     except ValueError as why:  # without rows, the other axes may be of any length
-        raise MalformedEvent(f"{field} must have axes that fit into memory, not the shape {tuple(shape)}") from why
+        raise MalformedEvent(
+            f"{field} must have axes that fit into memory, not the shape {tuple(shape)}", "columns"
+        ) from why

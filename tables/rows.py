@@ -231,10 +231,12 @@ class BatchRow(NamedTuple):
                 too many.
         """
         if width and self.width and width != self.width:
-            raise MalformedEvent(f"features must have {self.width} columns, as others of their batch, not {width}")
+            raise MalformedEvent(
+                f"features must have {self.width} columns, as others of their batch, not {width}", "columns"
+            )
         every = (*self.names, *sorted(set(names) - {*self.names}))
         if len(every) > EXTERNALS:
-            raise MalformedEvent(f"utilities must be at most {EXTERNALS} in a batch, not {len(every)}")
+            raise MalformedEvent(f"utilities must be at most {EXTERNALS} in a batch, not {len(every)}", "columns")
         return self._replace(
             heard_at=max(self.heard_at, heard_at),
             chunks=chunk + 1 if last else self.chunks,

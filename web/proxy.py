@@ -194,7 +194,7 @@ class Exchange:
             whole = True
         except (aiohttp.ClientError, OSError) as why:
             if not left(self.request):
-                log.warning("an answer of %s broke off: %s: %s", owner.url.origin(), type(why).__name__, why)
+                log.warning("an answer of %s broke off: %s", owner.url.origin(), type(why).__name__)
         finally:
             if not whole:
                 reset(self.request)

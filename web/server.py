@@ -82,7 +82,7 @@ class Connection(web.RequestHandler):
         elif isinstance(exc, InvalidURLError):
             message = "the first line must name a path, or an absolute URI with one"
         if status < 500 and request.writer.output_size == 0:
-            log.debug("what %s sent is no request: %r", request.remote, message)
+            log.debug("what %s sent is no request: %s", request.remote, type(exc).__name__)
         else:
             super().handle_error(request, status, exc, message)  # writes the log; raises if an answer has begun
         told = refusal(status, message or "")

@@ -61,6 +61,7 @@ def test_an_empty_variable_counts_as_unset() -> None:
         ("WEB_BIND", "localhost:80", "without a port"),
         ("WEB_PORT", "65536", "1..65535"),
         ("LOG_LEVEL", "loud", "debug, info, warning, error"),
+        ("LOG_FORMAT", "xml", "text, json"),
         ("JAVA", "/no/such/java", "a program"),
         ("TLS_CERT", "/no/such/cert.pem", "a PEM file"),
         ("TLS_KEY", "/", "a PEM file"),
