@@ -25,6 +25,7 @@ from tables.gaps import Verdict
 from tables.partition import Applied, At, Fold, Partition
 from tables.rows import Change, Rows
 from tables.state import State
+from web.metrics import Metrics
 
 log = logging.getLogger("activeset.agents")
 
@@ -50,7 +51,7 @@ class Curator:
 
     again: has a topic (its name in Kafka) and partition read again from an offset on.
     in_hand: the record of each topic that is looked at; heard: how many were.
-    finish: tells Faust that a record is done with.
+    finish: tells Faust that a record is done with. metrics: where is counted what became of records.
     """
 
     settings: Settings
@@ -60,17 +61,20 @@ class Curator:
     finish: Callable[[Message], object]
     fatal: Fatal
     count: Count
+    metrics: Metrics = field(default_factory=Metrics)
     in_hand: dict[str, Message] = field(default_factory=dict)
     heard: Counter[str] = field(default_factory=Counter)
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
 
     @cached_property
     def _decider(self) -> Decider:
-        return Decider(self.count)
+        return Decider(self.count, self.metrics.scoring.time)
 
     def declare(self, app: faust.App) -> None:
         """Put an agent on every source topic."""
         for topic in SOURCES:
+            for outcome in Outcome:
+                self.metrics.records.labels(topic.name, outcome)  # 0 so far
             # The agent's name is part of the consumer group's identity, and so a literal: the topic's own.
             name = self.settings.name(topic.name)
             app.agent(
@@ -95,16 +99,17 @@ class Curator:
                     self.fatal(why)
                     await asyncio.Event().wait()
                     raise
-                heard.add_done_callback(partial(self._finished, message))
+                heard.add_done_callback(partial(self._finished, message, topic))
 
         return body
 
-    def _finished(self, message: Message, heard: "asyncio.Future[Outcome]") -> None:
+    def _finished(self, message: Message, topic: str, heard: "asyncio.Future[Outcome]") -> None:
         why = heard.exception()
         if why is not None:
             self.fatal(why)
             return
         self.count(heard.result(), 1)
+        self.metrics.records.labels(topic, heard.result()).inc()
         self.finish(message)
 
     async def idle(self) -> None:
@@ -157,6 +162,7 @@ class Curator:
         except MalformedEvent as why:
             # Not what is wrong: that may show some of the event. `python -m agents rejected` tells it.
             log.warning("rejected %s, partition %d, offset %d: %s", topic, at.partition, at.offset, why.fault)
+            self.metrics.rejected.labels(why.fault).inc()
             outcome = Outcome.REJECTED
             sent = await self.send(rejection(record, at.offset, why, self.settings.name(REJECTED.name)))
             applied = await partition.apply(at._replace(origin=None), nothing, sent)

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from weakref import ref
 
 from agents.extractors import Seen
@@ -30,12 +31,14 @@ Count = Callable[[str, int], None]
 class Decider:
     """What events do to the rows. It keeps the PCAs of the last batches, which the next chunks need again."""
 
-    def __init__(self, count: Count) -> None:
+    def __init__(self, count: Count, timed: Callable[[], AbstractContextManager[object]] = nullcontext) -> None:
         """Nothing is kept yet.
 
         count: told how many rows of a chunk were left out, and how often extractors failed.
+        timed: is around each chunk that is scored.
         """
         self._count = count
+        self._timed = timed
         # By what the keys of their references begin with: the rows that these are in, the first of them, and all.
         # No rows are held: their partition may go, and its database is closed.
         self._seen: dict[bytes, tuple[ref[Rows], tuple[bytes, bytes], Seen | None]] = {}
@@ -52,10 +55,11 @@ class Decider:
         if not isinstance(event, ArtifactsInferred):
             return lambda rows: changes(event, rows, heard)
         seen = None if event.subset == "seen" or event.features is None else self.known(event, rows)
-        if numbers(event) > FEW:
-            given, scored = await asyncio.to_thread(scored_columns, event, seen)
-        else:
-            given, scored = scored_columns(event, seen)
+        with self._timed() if event.subset == "unseen" else nullcontext():
+            if numbers(event) > FEW:
+                given, scored = await asyncio.to_thread(scored_columns, event, seen)
+            else:
+                given, scored = scored_columns(event, seen)
         self._count("rows left out", given.left_out)
         if given.left_out:
             log.warning(

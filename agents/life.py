@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, NoReturn
 
+from agents.ends import Ends, Reason, reason_of
 from agents.worker import Worker, build
 from streams import tls, topics
 from streams.errors import ActivesetError, BadSettings
@@ -47,7 +48,13 @@ async def run(settings: Settings) -> int:
         await preparing
         worker = build(settings)
         LEFT.append(worker)
-        return await work(worker, stopping)
+        ends = Ends(settings.worker_dir)
+        for reason, count in ends.counts.items():
+            worker.metrics.ends.labels(reason).inc(count)
+        ends.begin()
+        status, reason = await work(worker, stopping)
+        ends.note(reason)
+        return status
 
 
 async def prepare(settings: Settings, stack: AsyncExitStack) -> None:
@@ -56,8 +63,8 @@ async def prepare(settings: Settings, stack: AsyncExitStack) -> None:
     await topics.declare(settings)
 
 
-async def work(worker: Worker, stopping: "asyncio.Future[Any]") -> int:
-    """Start a worker and keep it until it is told to stop (0) or must end (1)."""
+async def work(worker: Worker, stopping: "asyncio.Future[Any]") -> tuple[int, Reason]:
+    """Start a worker and keep it until it is told to stop (0) or must end (1), and why."""
     starting = asyncio.create_task(start(worker))
     watching = asyncio.create_task(worker.keep_watch())
     crashed = asyncio.ensure_future(worker.app._crashed.wait())  # mode's own event; it has no public name
@@ -71,12 +78,14 @@ async def work(worker: Worker, stopping: "asyncio.Future[Any]") -> int:
         # Not awaited with a timeout: Faust keeps the cancellation that comes of one to itself.
         await asyncio.wait([ending, *ends[1:]], timeout=STOP_S, return_when=asyncio.FIRST_COMPLETED)
         if ending.done() and not worker.fatal.done():
-            return failed(ending.exception()) or int(not ending.result())
+            why = ending.exception()
+            return (failed(why), reason_of(why)) if why is not None else (int(not ending.result()), "told")
         if not worker.fatal.done() and not crashed.done():
             log.error("not stopped after %.0f s: ending anyway, Kafka will replay what was in hand", STOP_S)
-            return 1
+            return 1, "late"
     # A clean stop would acknowledge the record in hand. Kafka replays it to whoever owns the partition next.
-    return failed(worker.fatal.result() if worker.fatal.done() else worker.app.crash_reason) or 1
+    why = worker.fatal.result() if worker.fatal.done() else worker.app.crash_reason
+    return failed(why) or 1, reason_of(why)
 
 
 def failed(why: BaseException | None) -> int:

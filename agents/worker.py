@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from faust.types.tuples import Message
 
 from agents.curate import Curator
+from agents.sensor import Sensor
 from agents.watch import Watch
 from streams.app import new_app
 from streams.errors import BadSettings, NotReady
@@ -23,6 +24,7 @@ from tables.state import State
 from web import views
 from web.active_set import ActiveSets
 from web.door import Door
+from web.metrics import Metrics
 
 ASK_S = 0.1
 
@@ -36,6 +38,7 @@ class Worker:
     state: State = field(init=False)
     curator: Curator = field(init=False)
     watch: Watch = field(init=False)
+    metrics: Metrics = field(default_factory=Metrics)
     door: Door = field(init=False)
     offsets: Offsets = field(init=False)
     taking: asyncio.Task[None] | None = None
@@ -127,9 +130,11 @@ class Worker:
         message.ack(self.app.consumer)
 
     def count(self, what: str, times: int) -> None:
-        """Count what happened, to tell in the end."""
+        """Count what happened, for who watches and to tell in the end."""
         if times:
             self.counts[what] += times
+            if what in self.metrics.of:
+                self.metrics.of[what].inc(times)
 
     def doom(self, why: BaseException) -> None:
         """End the worker."""
@@ -156,14 +161,18 @@ def build(settings: Settings) -> Worker:
     app = worker.app
     worker.offsets = Offsets(settings.broker)
     worker.state = state.declare(app, settings, worker.offsets.ends)
+    worker.state.wrote = worker.metrics.wrote
+    app.sensors.add(Sensor(settings.topic_prefix, worker.metrics.registry))
     app.keeper = worker
     app.on_partitions_revoked.connect(worker.revoked)
     worker.curator = Curator(
-        settings, worker.state, worker.send, app.read_again, worker.finish, worker.doom, worker.count
+        settings, worker.state, worker.send, app.read_again, worker.finish, worker.doom, worker.count, worker.metrics
     )
     worker.curator.declare(app)
     worker.watch = Watch(app, settings, worker.state, worker.curator)
-    sets = ActiveSets(settings, worker.state, worker.publish, lambda: time.time_ns() // 1_000_000)
+    sets = ActiveSets(
+        settings, worker.state, worker.publish, lambda: time.time_ns() // 1_000_000, worker.metrics.served
+    )
     worker.door = Door(app, settings, worker.state, worker.watch, worker.doom)
-    views.declare(worker.door, sets)
+    views.declare(worker.door, sets, worker.metrics)
     return worker

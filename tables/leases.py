@@ -1,7 +1,8 @@
 """Leases: what was granted to a user until a time, by the request that asked for it."""
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from heapq import heapify, heappop, heappush
 from itertools import islice
 from typing import NamedTuple, Self
 
@@ -10,10 +11,11 @@ import msgspec
 from streams.events import Granted, Pick
 from tables.order import eligible
 from tables.pool import Pool
-from tables.rows import Change, Kind, Rows, hashed, medium_bytes, number_of, prefix_of
+from tables.rows import Change, Kind, Rows, hashed, medium_bytes, number_of, prefix_of, range_of
 
 DAY_MS = 24 * 3600 * 1000  # after its end, a request that is repeated is told so
 FORGOTTEN = 10  # leases that a new one clears away at most
+SPARE = 100  # ends that are kept of leases that have another one by now
 HEAD = struct.Struct("<qqq")
 
 
@@ -67,6 +69,46 @@ class LeaseRow(NamedTuple):
     def left_with(self, media: list[Pick], offset: int) -> Self:
         """The lease when an event has left it no more than these."""
         return self._replace(offset=offset, told=msgspec.structs.replace(self.told, media=media))
+
+
+class Glance(msgspec.Struct, frozen=True):
+    """Of what a lease was told, what tells whether all was given back: nothing else is decoded."""
+
+    media: msgspec.Raw
+
+
+class Live:
+    """How many leases have neither run out nor been given back whole, of those that were told of.
+
+    Each costs when it comes, changes and ends; to count them costs nothing more.
+    """
+
+    def __init__(self) -> None:
+        """Nothing was told of yet."""
+        self._until: dict[bytes, int] = {}  # by their keys
+        self._ends: list[tuple[int, bytes]] = []  # the first one first; some were changed since
+
+    def update(self, rows: Iterable[Change]) -> None:
+        """Take rows; those that are no leases are passed over."""
+        for key, value in rows:
+            if key[len(range_of(key)) - 1] != Kind.LEASE:
+                continue
+            if value is None or bytes(msgspec.json.decode(value[HEAD.size :], type=Glance).media) == b"[]":
+                self._until.pop(key, None)
+                continue
+            self._until[key] = HEAD.unpack_from(value)[1]
+            heappush(self._ends, (self._until[key], key))
+        if len(self._ends) > 2 * len(self._until) + SPARE:  # nobody counts
+            self._ends = [(end, key) for key, end in self._until.items()]
+            heapify(self._ends)
+
+    def count(self, now: int) -> int:
+        """How many there are. now: milliseconds since the epoch; never earlier than the last time."""
+        while self._ends and self._ends[0][0] <= now:
+            end, key = heappop(self._ends)
+            if self._until.get(key) == end:
+                del self._until[key]
+        return len(self._until)
 
 
 def holder_of(request_id: str, attempt: int) -> int:

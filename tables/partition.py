@@ -16,6 +16,7 @@ from streams.errors import NotReady, UnknownProject
 from streams.moves import Origin
 from tables.batch import Writer
 from tables.gaps import Gaps, Verdict
+from tables.leases import Live
 from tables.pending import Pending
 from tables.pool import READ
 from tables.ranking import Ranking
@@ -36,6 +37,7 @@ from tables.sweep import Sweeper
 
 log = logging.getLogger("activeset.state")
 
+LEASES = "active_set_events"  # the topic that tells of them
 LEAVE_S = 8.0  # twice this is less than the rebalance timeout (streams/app.py)
 SLICE = 5000  # rows of a scan between two steps of the event loop
 KEPT = "<"  # whose progress row is written when nothing else is; no topic has such a name
@@ -91,7 +93,8 @@ class Partition:
 
     progress: the offset up to which each topic is applied; what is folded may be further.
     targets: the ends of the topics that must be applied before anybody is answered; ends: the latest that are known.
-    caught_up: whether they are.
+    caught_up: whether they are. wrote: told how many rows a group had that is written.
+    leases: those of the projects that were asked for, and those that were granted here.
     """
 
     number: int
@@ -108,6 +111,8 @@ class Partition:
     closed: bool = False  # nothing more is folded
     gone: bool = False  # nothing more is touched
     written: int = 0  # groups
+    wrote: Callable[[int], object] = lambda _: None
+    leases: Live = field(default_factory=Live)
     patience_ms: int = 0  # with a batch whose last chunk does not come (tables/ranking.py)
 
     def __post_init__(self) -> None:
@@ -257,7 +262,10 @@ class Partition:
         self.store.write(changes, offset)
         self.written += 1
         self.rows.written()
+        self.wrote(len(changes))
         for each in group:
+            if LEASES in each.marks:
+                self.leases.update(each.changes)
             self._tell(each)
         self.progress |= marks
         return True
@@ -363,10 +371,13 @@ class Partition:
         return self.rankings[project]
 
     async def _build(self, ranking: Ranking) -> None:
-        for kind in sorted(READ):
+        for kind in (*sorted(READ), Kind.LEASE):
             prefix = after = prefix_of(ranking.pool.project_id, kind)
             while rows := self.store.part(prefix, after, SLICE):
-                ranking.load(kind, rows)
+                if kind is Kind.LEASE:
+                    self.leases.update(rows)
+                else:
+                    ranking.load(kind, rows)
                 after = rows[-1][0] + b"\0"
                 await asyncio.sleep(0)
                 self.check()  # before the store is touched again

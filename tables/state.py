@@ -8,7 +8,7 @@ event or nothing.
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import faust
@@ -36,13 +36,16 @@ class State:
     def __init__(self, settings: Settings, stores: Stores, changelog: Changelog, ends: AskEnds) -> None:
         """Owns nothing yet.
 
-        restored: rows that were read back from the changelog so far. origin: of which Kafka and topic that is.
+        restored: rows that were read back from the changelog so far. restoring: how many records of it are still to be
+            read, by partition. origin: of which Kafka and topic that is. wrote: told how many rows a transaction had.
         """
         self._settings = settings
         self._stores = stores
         self._changelog = changelog
         self._ends = ends
         self.restored = 0
+        self.restoring: dict[int, int] = {}
+        self.wrote: Callable[[int], object] = lambda _: None
         self.origin = ""
         self._owned: dict[int, Partition] = {}
 
@@ -59,6 +62,7 @@ class State:
                 self._stores.open(number),
                 self._changelog.writer(number),
                 patience_ms=self._settings.batch_patience_s * 1000,
+                wrote=lambda rows: self.wrote(rows),
             )
             for number in partitions
         }
@@ -72,6 +76,8 @@ class State:
         except BaseException:
             await asyncio.shield(asyncio.gather(*(each.writer.stop() for each in taken.values())))
             raise
+        finally:
+            self.restoring = {}
         self._owned = taken
 
     async def _restore(self, taken: dict[int, Partition]) -> None:
@@ -79,11 +85,13 @@ class State:
         self.origin = ends.origin
         self._check(taken, ends)
         positions = {number: each.store.offset + 1 for number, each in taken.items()}
+        self.restoring = {number: ends.offsets[number] - position for number, position in positions.items()}
         count = 0
         async for part in self._changelog.read(positions, ends.offsets):
             taken[part.partition].store.write(part.changes, part.offset)
             count += len(part.changes)
             self.restored += len(part.changes)
+            self.restoring[part.partition] = ends.offsets[part.partition] - part.offset - 1
         if count:
             log.info("restored %d rows from the changelog", count)
         sources = await self.source_ends(taken)

@@ -92,13 +92,15 @@ class ActiveSets:
     """Answers for the projects whose partitions are here.
 
     publish: publishes a record and returns its offset when Kafka has it.
-    now: milliseconds since the epoch.
+    now: milliseconds since the epoch. served: told of each set that is served how old its order is (milliseconds), and
+    whether nothing has changed since.
     """
 
     settings: Settings
     state: State
     publish: Callable[[Record], Awaitable[int]]
     now: Callable[[], int]
+    served: Callable[[int, bool], object] = lambda *_: None
     # One at a time chooses for a project.
     locks: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
@@ -134,6 +136,7 @@ class ActiveSets:
                 made.answers[query.limit] = kept
         partition.check()
         order = order_told(ranking, made, self.now())
+        self.served(self.now() - made.at, ranking.current(made))
         what = {**partition.progress}, {**partition.ends}, made.truth.until, order["current"]
         return kept.whole(what, lambda: {"as_of": ranking.as_of(made), "lag": partition.lag(), "order": order})
 
@@ -176,7 +179,7 @@ class ActiveSets:
             places, made = await ranking.best(query.task_id, query.limit, self.now(), asker.user_id, request_id)
             partition.check()
             order = order_told(ranking, made, self.now())
-            about = self.about(pool)
+            about, current = self.about(pool), ranking.current(made)
             if places:
                 uploads = self._uploads(places, partition, pool.project_id)
                 granted = Granted(
@@ -196,6 +199,7 @@ class ActiveSets:
                 may = eligible(pool, query.task_id)
                 left = [each for each in ours if may(each.medium)]
                 if left or (ours and lease is not None):
+                    self.served(now - made.at, current)
                     as_of = {**ranking.as_of(made), EVENTS: offset}
                     return Got(self.answer(left, ranking, partition, as_of, order, ANNOTATED), left, lease)
                 attempt += lease is not None

@@ -31,6 +31,7 @@ TOLD_IN: dict[type[ActivesetError], str] = {
     UnknownTask: "project_updates",
     UnknownMedium: "media_uploads",
 }
+ELSEWHERE = web.RequestKey("elsewhere", bool)  # set of a request that another worker answers
 HEARSAY_S = 2.0  # for events to be applied that may tell of what is not known yet
 
 
@@ -84,6 +85,7 @@ class Door:
                 raise NotReady(f"partition {number}, in which the project is, is on its way to another worker")
             if self.app.conf.canonical_url.scheme == "https" != URL(owner).scheme:
                 raise NotReady(f"the project's owner, {owner}, has no certificate, and is asked nothing in clear")
+            request[ELSEWHERE] = True
             return await self.proxy.forward(request, URL(owner), patience_s=patience_s, gone=self._moving)
         partition = self._mine(number)
         try:

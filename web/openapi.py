@@ -56,7 +56,7 @@ def openapi(routes: Sequence[Route]) -> Told:
     def operation(route: Route) -> Told:
         answers: Told = {"204": {"description": "nothing"}}
         if route.answers is not None:
-            content = {"application/json": {"schema": schema(route.answers)}}
+            content = {route.media_type: {"schema": schema(route.answers)}}
             answers = {"200": {"description": "OK", "content": content}}
         if route.tagged:
             answers["200"]["headers"] = TAG

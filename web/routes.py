@@ -25,7 +25,7 @@ from web.query import LARGEST, LIMIT
 class Route(NamedTuple):
     """A route.
 
-    answers: the type of a 200; none: it is a 204. body: the type of what is sent.
+    answers: the type of a 200; none: it is a 204. media_type: what a 200 comes as. body: the type of what is sent.
     marks: whether asking changes anything.
     tagged: whether a client may keep the answer, and ask by its `ETag` whether it is still so.
     parameters: the types of those behind the question mark; those of `needed` must be there.
@@ -43,6 +43,7 @@ class Route(NamedTuple):
     needed: tuple[str, ...] = ()
     body: Any = None
     problems: tuple[int, ...] = ()
+    media_type: str = "application/json"
 
 
 AnyLimit = Annotated[int, Meta(ge=1, extra_json_schema={"default": LIMIT})]
@@ -163,6 +164,13 @@ READYZ = Route(
     "GetReadiness",
     Ready,
 )
+METRICS = Route(
+    "/metrics",
+    "what this worker has done and how it stands, for Prometheus (text format 0.0.4), also while it is not ready",
+    "GetMetrics",
+    str,
+    media_type="text/plain",
+)
 OPENAPI = Route("/openapi.json", "these routes as OpenAPI 3.1, for programs", "GetOpenApi", Document, tagged=True)
 ROUTES = (
     ACTIVE,
@@ -178,5 +186,6 @@ ROUTES = (
     BALANCE,
     LIVEZ,
     READYZ,
+    METRICS,
     OPENAPI,
 )

@@ -13,6 +13,7 @@ from streams.media import Id, said
 from web.active_set import PATIENCE_S, ActiveSets
 from web.door import Door
 from web.leases import LeaseRenewal, LeaseRequest, Leases, Skip
+from web.metrics import CONTENT_TYPE, Metrics, Standing, measured
 from web.openapi import openapi
 from web.problems import answer, guarded, problem, safe
 from web.query import T, body, once, query, user
@@ -24,6 +25,7 @@ from web.routes import (
     LEASE,
     LIVEZ,
     MEDIUM,
+    METRICS,
     OPENAPI,
     ORGANIZATION,
     PRODUCT,
@@ -43,14 +45,19 @@ GETI = "2.13.0"  # its client refuses one that is older than 1.16, and warns of 
 Answer = Callable[..., Awaitable[web.StreamResponse]]
 
 
-def declare(door: Door, active_sets: ActiveSets) -> None:
-    """Put the routes on the application's web server."""
+def declare(door: Door, active_sets: ActiveSets, metrics: Metrics) -> None:
+    """Put the routes on the application's web server, and what tells how the worker stands into its metrics."""
+    metrics.registry.register(Standing(door, active_sets.now))
 
     async def live(_: web.Request) -> web.StreamResponse:
         return answer(door.check_live())
 
     async def are_ready(_: web.Request) -> web.StreamResponse:
         return answer(door.check_ready())
+
+    async def watched(_: web.Request) -> web.StreamResponse:
+        # Whole as Prometheus reads it: aiohttp would not take a version in `content_type`.
+        return web.Response(body=metrics.text(), headers={"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"})
 
     async def shown(request: web.Request, project: str) -> web.StreamResponse:
         asked, name = query([*request.query.items()], strict=True), known(project)
@@ -133,11 +140,12 @@ def declare(door: Door, active_sets: ActiveSets) -> None:
         return web.Response(status=204, headers={"Cache-Control": "no-cache"})
 
     served: Any = door.app.web  # Faust's aiohttp driver
-    served.web_app.middlewares.append(guarded)
+    served.web_app.middlewares.extend((measured(metrics), guarded))
     served.run_by(Runner)
     answers: list[tuple[Route, Answer]] = [
         (LIVEZ, live),
         (READYZ, are_ready),
+        (METRICS, watched),
         (ACTIVE_SET, shown),
         (ACTIVE, suggested),
         (MEDIUM, medium),

@@ -28,6 +28,7 @@ DOORS = {
     "web/door.py",
     "web/views.py",
     "agents/curate.py",
+    "agents/sensor.py",
     "agents/watch.py",
     "agents/worker.py",
 }

@@ -31,6 +31,7 @@ from tables.store import Store
 from web import views
 from web.active_set import ActiveSets
 from web.door import Door
+from web.metrics import Metrics
 from web.openapi import openapi
 from web.query import Query
 from web.routes import ROUTES
@@ -63,7 +64,8 @@ def hold(told: Mapping[str, Any], body: bytes, media_type: str) -> None:
     """See that an answer is as the contract says."""
     for known, content in told.get("content", {}).items():
         assert media_type == known
-        Draft202012Validator({**content["schema"], "components": CONTRACT["components"]}).validate(json.loads(body))
+        said = json.loads(body) if media_type.endswith("json") else body.decode()
+        Draft202012Validator({**content["schema"], "components": CONTRACT["components"]}).validate(said)
 
 
 class Served(TestServer):
@@ -146,15 +148,24 @@ class House:
     published: list[Record] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     ends: Counter[str] = field(default_factory=Counter)
+    metrics: Metrics = field(default_factory=Metrics)
     deaf: bool = False  # what the views publish reaches nobody
     asked_again: list[tuple[str, int, int]] = field(default_factory=list)
     finished: list[Message] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.curator = Curator(
-            self.settings, self.state, self.send, self.read_again, self.finished.append, self.fatal, self.count
+            self.settings,
+            self.state,
+            self.send,
+            self.read_again,
+            self.finished.append,
+            self.fatal,
+            self.count,
+            self.metrics,
         )
-        self.sets = ActiveSets(self.settings, self.state, self.publish, lambda: NOW)
+        self.state.wrote = self.metrics.wrote
+        self.sets = ActiveSets(self.settings, self.state, self.publish, lambda: NOW, self.metrics.served)
 
     async def publish(self, record: Record) -> int:
         """Publish a record; what goes to a source of ours is heard at once."""
@@ -342,7 +353,7 @@ async def door(app: App, house: House) -> AsyncIterator[Door]:
 
 @pytest.fixture
 async def client(app: App, door: Door, house: House) -> AsyncIterator[Client]:
-    views.declare(door, house.sets)
+    views.declare(door, house.sets, house.metrics)
     app.web.init_server()
     served: Any = app.web
     async with Client(Served(served.web_app)) as client:

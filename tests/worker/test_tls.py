@@ -23,7 +23,7 @@ def settings(certificate: Certificate) -> Settings:
 @pytest.fixture
 async def url(app: App, door: Door, house: House) -> AsyncIterator[URL]:
     """Where a worker's real web server answers."""
-    views.declare(door, house.sets)
+    views.declare(door, house.sets, house.metrics)
     server: Any = app.web
     server.init_server()
     await server.start_server()
