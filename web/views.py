@@ -1,5 +1,6 @@
 """The worker's web view: what answers on its port."""
 
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from uuid import uuid4
@@ -163,7 +164,9 @@ def declare(door: Door, active_sets: ActiveSets, metrics: Metrics) -> None:
     for route, answers_it in answers:
         paths.setdefault(route.path, []).append((route, answers_it))
     for path, of_path in paths.items():
-        door.app.page(path, name=of_path[0][0].name)(view(of_path))
+        # aiohttp's own parts have no braces, and ids may.
+        parts = re.sub(r"{(\w+)}", r"{\1:[^/]+}", path)
+        door.app.page(parts, name=of_path[0][0].name)(view(of_path))
 
 
 def view(routes: Sequence[tuple[Route, Answer]]) -> type[View]:

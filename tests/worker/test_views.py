@@ -77,6 +77,18 @@ async def test_a_wrong_question_is_answered_with_what_is_wrong(
     assert "Retry-After" not in answer.headers
 
 
+async def test_an_id_may_have_whatever_an_event_may_give_it(client: Client, house: House) -> None:
+    project, image = "{a}:[é]%?#&+ b", "m{1}"
+    await house.says("project_updates", project_id=project, dataset_storage_id="s", tasks=[{"task_id": TASK}])
+    await house.says("media_uploads", project_id=project, dataset_storage_id="s", media_type="image", media_id=image)
+
+    of_project = URL("/v1/projects") / project
+    answers = [await client.get(path) for path in (of_project / "active-set", of_project / "media" / f"image:{image}")]
+
+    assert [answer.status for answer in answers] == [200, 200]
+    assert (await answers[0].json())["active_set"][0]["id"] == image
+
+
 async def test_getis_route_is_lenient_as_geti_is(client: Client, house: House) -> None:
     await house.tells(*(f"m{n}" for n in range(1200)))
 
