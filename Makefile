@@ -10,7 +10,7 @@ export OPENBLAS_NUM_THREADS := 1
 export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test simulate bench check format schemas lock clean
+.PHONY: help demo serve test fuzz simulate bench check format schemas lock clean
 
 help: ## tell what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,11 @@ serve: $(READY) ## run a local Kafka and one worker until Ctrl-C (ACTIVESET_BROK
 
 test: $(READY) ## run all tests, on a real Kafka that they start themselves
 	@$(PY) -m pytest
+
+MINUTES ?= 1
+
+fuzz: $(READY) ## events and requests that nobody has thought of, for a minute (MINUTES=5: for five)
+	@$(PY) -m tests.fuzz $(MINUTES)
 
 simulate: $(READY) ## what choosing saves, on digits, through a real Kafka: some minutes (ARGS="--help" tells more)
 	@exec $(PY) -m agents simulate $(ARGS)

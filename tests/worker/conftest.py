@@ -72,7 +72,7 @@ class Served(TestServer):
     """The server of a worker, on an application without one."""
 
     async def _make_runner(self, **more: Any) -> Runner:
-        return Runner(self.app, **more)
+        return Runner(self.app, **{**more, "access_log": None})  # as a worker's own
 
 
 class ListWriter(Writer):
