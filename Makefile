@@ -10,7 +10,7 @@ export OPENBLAS_NUM_THREADS := 1
 export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test fuzz simulate bench check format schemas lock clean
+.PHONY: help demo serve test chaos fuzz simulate bench check format schemas lock clean
 
 help: ## tell what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ MINUTES ?= 1
 
 fuzz: $(READY) ## events and requests that nobody has thought of, for a minute (MINUTES=5: for five)
 	@$(PY) -m tests.fuzz $(MINUTES)
+
+chaos: $(READY) ## three workers and every fault, for three minutes: nothing lost, nothing twice (ARGS="--help" tells more)
+	@exec $(PY) -m tests.chaos $(ARGS)
 
 simulate: $(READY) ## what choosing saves, on digits, through a real Kafka: some minutes (ARGS="--help" tells more)
 	@exec $(PY) -m agents simulate $(ARGS)

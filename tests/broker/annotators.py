@@ -64,6 +64,7 @@ class Annotator:
     user: str
     random: Random
     leases: list[Lease]
+    give_up_s: float = GIVE_UP_S
     numbers: Iterator[int] = field(default_factory=itertools.count)
 
     async def work(self, stop: asyncio.Event) -> None:
@@ -156,7 +157,7 @@ class Annotator:
     ) -> tuple[int, Any, int]:
         """Status and body of an answer, of whichever worker has one, and how often that was tried."""
         path, tries = f"/v1/projects/{lease.project}/leases{path}", 0
-        give_up = time.monotonic() + GIVE_UP_S
+        give_up = time.monotonic() + self.give_up_s
         while time.monotonic() < give_up:
             url = self.random.choice(self.urls)()
             if url is not None:
@@ -168,7 +169,7 @@ class Annotator:
                 if status not in (503, NOBODY):
                     return status, told, tries
             await asyncio.sleep(self.random.uniform(0, PAUSE_S))
-        self.watch.violations.append(f"{method} of {self.user}, {path}: no answer for {GIVE_UP_S:.0f} s")
+        self.watch.violations.append(f"{method} of {self.user}, {path}: no answer for {self.give_up_s:.0f} s")
         return NOBODY, None, tries
 
 
@@ -204,10 +205,15 @@ def unlike_rows(leases: Sequence[Lease], rows: Tables, grants: Tables) -> list[s
 
 
 @asynccontextmanager
-async def annotating(watch: Watch, urls: Sequence[Callable[[], str | None]], seed: int) -> AsyncIterator[list[Lease]]:
-    """Annotators at work, while the block runs; they finish what they have asked. Their leases, when it is over."""
+async def annotating(
+    watch: Watch, urls: Sequence[Callable[[], str | None]], seed: int, give_up_s: float = GIVE_UP_S
+) -> AsyncIterator[list[Lease]]:
+    """Annotators at work, while the block runs; they finish what they have asked. Their leases, when it is over.
+
+    give_up_s: how long they ask for the same, at most.
+    """
     stop, leases = asyncio.Event(), list[Lease]()
-    team = [Annotator(watch, urls, f"user-{n}", Random(f"{seed} {n}"), leases) for n in range(ANNOTATORS)]
+    team = [Annotator(watch, urls, f"user-{n}", Random(f"{seed} {n}"), leases, give_up_s) for n in range(ANNOTATORS)]
     working = [asyncio.create_task(each.work(stop)) for each in team]
     try:
         yield leases

@@ -3,6 +3,7 @@
 All that it chooses comes from a seed. It keeps no account of what it has sent: Kafka has it.
 """
 
+import itertools
 import threading
 import time
 from collections import deque
@@ -82,6 +83,7 @@ class Load:
     """A source of events.
 
     mortals: projects that are deleted and come again; nobody else should look at them.
+    images: of each project, to begin with.
     """
 
     kafka: str
@@ -89,6 +91,7 @@ class Load:
     seed: int
     projects: list[str] = field(default_factory=lambda: homes("project", PROJECTS))
     mortals: list[str] = field(default_factory=lambda: homes("mortal", 2))
+    images: int = IMAGES
     sent: int = 0
     stop: threading.Event = field(default_factory=threading.Event)
 
@@ -122,21 +125,21 @@ class Load:
         """Tell of every project, with images enough, and a batch inference."""
         for project in self._known.values():
             self._update(project)
-            self._upload(project, IMAGES)
+            self._upload(project, self.images)
             self._activates(project)
             self._infers(project)
         while self._waiting:
             self._send(*self._waiting.popleft())
         self._flush()
 
-    def run(self, rate: float, count: int) -> None:
+    def run(self, rate: float, count: int | None = None) -> None:
         """Publish events.
 
         rate: of a second.
-        count: how many, unless the load is stopped before.
+        count: how many, unless the load is stopped before; none, if only that ends it.
         """
         due = time.monotonic()
-        for _ in range(count):
+        for _ in itertools.repeat(None) if count is None else range(count):
             due += 1 / rate
             if self.stop.wait(max(0.0, due - time.monotonic())):
                 break
@@ -144,7 +147,7 @@ class Load:
         self._flush()
 
     @contextmanager
-    def running(self, rate: float, count: int) -> Iterator[threading.Thread]:
+    def running(self, rate: float, count: int | None = None) -> Iterator[threading.Thread]:
         """Publish events in a thread, while the block runs and no longer."""
         failed: list[BaseException] = []
 

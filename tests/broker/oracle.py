@@ -262,40 +262,76 @@ class Appended:
 
 def changelog(kafka: str, prefix: str) -> Appended:
     """The changelog as whoever restores from it reads it, which nobody writes to meanwhile."""
-    answer = Appended()
-    for (_, partition), messages in read(kafka, prefix, [CHANGELOG.name], committed=True).items():
-        records = [(message.offset() or 0, message.key() or b"", message.value()) for message in messages]
-        answer.records[partition] = records
+    told = read(kafka, prefix, [CHANGELOG.name], committed=True)
+    return appended(
+        {
+            place.partition: [(message.offset() or 0, message.key() or b"", message.value()) for message in messages]
+            for place, messages in told.items()
+        }
+    )
+
+
+def appended(records: dict[int, list[tuple[int, bytes, bytes | None]]]) -> Appended:
+    """A changelog of some records, looked at."""
+    answer = Appended(records)
+    for partition, told in records.items():
         last: dict[bytes, int] = {}
-        for offset, key, value in records:
+        for offset, key, value in told:
             if not key.startswith(PROGRESS):
                 continue
-            before, told = last.get(key, -1), -1 if value is None else unpack_int(value)
-            if told <= before:
-                what = "is told again" if told == before else f"goes back from {before}"
+            before, now = last.get(key, -1), -1 if value is None else unpack_int(value)
+            if now <= before:
+                what = "is told again" if now == before else f"goes back from {before}"
                 where = f"partition {partition}, changelog offset {offset}"
-                answer.violations.append(f"{where}: progress {told} of {name_of(key)} {what}")
-            last[key] = told
+                answer.violations.append(f"{where}: progress {now} of {name_of(key)} {what}")
+            last[key] = now
     return answer
+
+
+def databases(folder: Path) -> Iterator[tuple[int, Path]]:
+    """The RocksDBs of a worker, by partition.
+
+    folder: the worker's, or one around it. Faust names them; those that were set aside are left out.
+    """
+    for path in sorted(folder.rglob("state-*.db")):
+        number = re.fullmatch(rf"{TABLE}-(\d+)\.db", path.name)
+        if number and (path / "CURRENT").exists():  # without it the worker ended while it made the database
+            yield int(number[1]), path
 
 
 def rows(folder: Path) -> dict[int, Kept]:
     """What a worker that has ended keeps on its disk, by partition.
 
-    folder: the worker's, or one around it. Faust names the databases; those that were set aside are left out.
+    folder: as `databases`.
     """
-    answer = {}
-    for path in sorted(folder.rglob("state-*.db")):
-        number = re.fullmatch(rf"{TABLE}-(\d+)\.db", path.name)
-        if number and (path / "CURRENT").exists():  # without it the worker ended while it made the database
-            database = Rdict(str(path), Options(raw_mode=True), access_type=AccessType.read_only(False))
-            try:
-                everything: dict[Any, Any] = dict(database.items())
-            finally:
-                database.close()
-            found = {key: value for key, value in everything.items() if not key.startswith(BOOKKEEPING)}
-            answer[int(number[1])] = kept(found, int(everything.get(OFFSET, b"-1")))
-    return answer
+    return {number: rows_of(path) for number, path in databases(folder)}
+
+
+def rows_of(path: Path) -> Kept:
+    """What a database that nobody uses keeps of a partition.
+
+    Raises:
+        Exception: a file of it is damaged; rocksdict has no class of its own for that.
+    """
+    everything = whole(path)
+    found = {key: value for key, value in everything.items() if not key.startswith(BOOKKEEPING)}
+    return kept(found, int(everything.get(OFFSET, b"-1")))
+
+
+def whole(path: Path) -> dict[bytes, bytes]:
+    """All that is in a database that nobody uses."""
+    database: Any = Rdict(str(path), Options(raw_mode=True), access_type=AccessType.read_only(False))
+    try:
+        everything: dict[bytes, bytes] = dict(database.items())
+        end = database.iter()  # at a block that cannot be read `items` just ends
+        end.seek(max(everything, default=b""))
+        if end.valid():
+            end.next()
+        end.status()
+        del end
+    finally:
+        database.close()
+    return everything
 
 
 def differences(here: Tables, there: Tables) -> str:

@@ -56,6 +56,7 @@ class Watch:
     handed: by project, the media that were marked for somebody, and the answer in which.
     had: who had which media of which project, of all that is not deleted and comes again.
     violations: what should not have been answered.
+    gaps: by project, how long at the longest there was no answer but 503 or none, in seconds.
     """
 
     projects: Sequence[str]
@@ -63,6 +64,8 @@ class Watch:
     handed: dict[str, dict[Medium, str]] = field(default_factory=dict)
     had: dict[tuple[str, Medium], list[Had]] = field(default_factory=lambda: defaultdict(list))
     violations: list[str] = field(default_factory=list)
+    gaps: dict[str, float] = field(default_factory=dict)
+    _answered: dict[str, tuple[float, bool]] = field(default_factory=dict)  # when last, and whether none came since
     _as_of: dict[str, dict[str, int]] = field(default_factory=dict)
     _clients: int = 0
 
@@ -115,9 +118,20 @@ class Watch:
         self.counts[status] += 1
         if status not in ALWAYS | also and (known or status != 404):
             self.violations.append(f"{about}: {status} {body}")
+        self._mind(project, answered=status not in (503, NOBODY))
         if status == 200:
             self._see(project, known, body, about)
         return status, body
+
+    def _mind(self, project: str, *, answered: bool) -> None:
+        now = time.monotonic()
+        last, missed = self._answered.get(project, (now, False))
+        if answered:
+            if missed:
+                self.gaps[project] = max(now - last, self.gaps.get(project, 0.0))
+            self._answered[project] = (now, False)
+        else:
+            self._answered[project] = (last, True)
 
     def _see(self, project: str, known: Mapping[str, int], body: Any, about: str) -> None:
         as_of: dict[str, int] = body["as_of"]

@@ -15,9 +15,8 @@ from streams.partition import partition_of
 from streams.record import RECORD_BYTES
 from streams.topics import TOPICS
 from tests.broker.conftest import Program, Start, until
-
-WORKER = ("agents", "worker")
-ALL = list(range(8))
+from tests.broker.programs import ALL as ALL
+from tests.broker.programs import WORKER as WORKER
 
 
 def event(project: str) -> bytes:
