@@ -13,9 +13,10 @@ from agents.curate import Curator
 from agents.sensor import Sensor
 from agents.watch import Watch
 from streams.app import new_app
+from streams.clock import Clock
 from streams.errors import BadSettings, NotReady
 from streams.offsets import Offsets
-from streams.overrides import OurApp
+from streams.overrides import OurApp, now_s
 from streams.record import Record
 from streams.settings import Settings
 from tables import state
@@ -160,7 +161,8 @@ def build(settings: Settings) -> Worker:
     worker = Worker(new_app(settings), settings)
     app = worker.app
     worker.offsets = Offsets(settings.broker)
-    worker.state = state.declare(app, settings, worker.offsets.ends)
+    clock = Clock(lambda: time.time_ns() // 1_000_000, now_s)
+    worker.state = state.declare(app, settings, worker.offsets.ends, clock)
     worker.state.wrote = worker.metrics.wrote
     app.sensors.add(Sensor(settings.topic_prefix, worker.metrics.registry))
     app.keeper = worker
@@ -170,9 +172,7 @@ def build(settings: Settings) -> Worker:
     )
     worker.curator.declare(app)
     worker.watch = Watch(app, settings, worker.state, worker.curator)
-    sets = ActiveSets(
-        settings, worker.state, worker.publish, lambda: time.time_ns() // 1_000_000, worker.metrics.served
-    )
+    sets = ActiveSets(settings, worker.state, worker.publish, clock.now_ms, worker.metrics.served)
     worker.door = Door(app, settings, worker.state, worker.watch, worker.doom)
     views.declare(worker.door, sets, worker.metrics)
     return worker

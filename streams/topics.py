@@ -54,7 +54,12 @@ CHANGELOG = Topic(
     "the rows of every table; RocksDB is rebuilt from it",
     "last row of each key",
     # A worker that comes back with an old disk after a deleted key's marker is gone would bring the key back: 30 days.
-    (("cleanup.policy", "compact"), ("delete.retention.ms", str(30 * DAY_MS))),
+    # With the time at which Kafka takes a row, it tells its own (streams/clock.py).
+    (
+        ("cleanup.policy", "compact"),
+        ("delete.retention.ms", str(30 * DAY_MS)),
+        ("message.timestamp.type", "LogAppendTime"),
+    ),
 )
 TOPICS = (*SOURCES, REJECTED, CHANGELOG)
 

@@ -14,11 +14,13 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.consumer import AIOKafkaConsumer
 from aiokafka.producer import AIOKafkaProducer
 
+from streams.clock import Clock
 from streams.offsets import AskEnds
 from streams.overrides import now_s
 from streams.record import MESSAGE_BYTES
-from tables.rows import Change
+from tables.rows import KEPT, Change, pack_int, progress_key
 
+BY_KAFKA = 1  # a record's time is when Kafka took it
 SLICE = 5000  # rows that are read back between two steps of the event loop
 # Returns when Kafka takes this worker for a member of the group, as it is.
 Member = Callable[[], Awaitable[object]]
@@ -32,11 +34,16 @@ BATCH_BYTES = 1024 * 1024  # a record batch; a row is at most that (agents/decid
 class Writer:
     """The one writer of a partition of the changelog."""
 
-    def __init__(self, broker: str, topic: str, partition: int) -> None:
+    def __init__(self, broker: str, topic: str, partition: int, clock: Clock | None = None) -> None:
+        """Connects to nothing yet.
+
+        clock: is told Kafka's time with every row.
+        """
         self.topic = topic
         self.partition = partition
         self.used_at = now_s()  # when it wrote last: Kafka forgets a writer that has written nothing for a week
         self._broker = broker
+        self._clock = clock
         self._producer = self._new()
 
     def _new(self) -> AIOKafkaProducer:
@@ -89,7 +96,7 @@ class Writer:
             raise
 
     async def _append(self, changes: Sequence[Change], sent: "list[asyncio.Future[Any]]") -> int:
-        batch, count = self._producer.create_batch(), 0
+        batch, count, asked = self._producer.create_batch(), 0, now_s()
         for key, value in changes:
             if batch.append(key=key, value=value, timestamp=None) is None:  # it is full
                 sent.append(await self._producer.send_batch(batch, self.topic, partition=self.partition))
@@ -99,6 +106,8 @@ class Writer:
         sent.append(await self._producer.send_batch(batch, self.topic, partition=self.partition))
         # Before the commit, which would not look at what became of them: then a part of the rows would stand.
         last = [await each for each in sent][-1]
+        if self._clock is not None and last.timestamp_type == BY_KAFKA:
+            self._clock.hear(asked, last.timestamp, now_s())
         await self._producer.commit_transaction()
         return int(last.offset) + count - 1  # Kafka tells the offset of a batch's first record
 
@@ -121,14 +130,33 @@ class Ends(NamedTuple):
 class Changelog:
     """The changelog of the table: who writes a partition of it, and how it is read back."""
 
-    def __init__(self, broker: str, topic: str, ends: AskEnds) -> None:
+    clock: Clock | None = None
+
+    def __init__(self, broker: str, topic: str, ends: AskEnds, clock: Clock | None = None) -> None:
+        """Connects to nothing yet.
+
+        clock: is told Kafka's time with every row.
+        """
+        self.clock = clock
         self._broker = broker
         self._topic = topic
         self._ends = ends
 
     def writer(self, partition: int) -> Writer:
         """A new writer of a partition, not started."""
-        return Writer(self._broker, self._topic, partition)
+        return Writer(self._broker, self._topic, partition, self.clock)
+
+    async def ask_time(self, writer: Writer) -> None:
+        """Have Kafka tell the time, unless it has already: by a row that nobody reads."""
+        if self.clock is None or self.clock.told:
+            return
+        await writer.append([(progress_key(KEPT), pack_int(0))])
+        if not self.clock.told:
+            log.warning(
+                "topic %s does not tell Kafka's time (message.timestamp.type is not LogAppendTime): leases go by the "
+                "clocks of the workers' machines, which must agree",
+                self._topic,
+            )
 
     async def ends(self, partitions: Sequence[int]) -> Ends:
         """Where some partitions end now, and of which Kafka and topic they are."""

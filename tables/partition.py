@@ -21,6 +21,7 @@ from tables.pending import Pending
 from tables.pool import READ
 from tables.ranking import Ranking
 from tables.rows import (
+    KEPT,
     SWEEPS,
     Change,
     Kind,
@@ -40,7 +41,6 @@ log = logging.getLogger("activeset.state")
 LEASES = "active_set_events"  # the topic that tells of them
 LEAVE_S = 8.0  # twice this is less than the rebalance timeout (streams/app.py)
 SLICE = 5000  # rows of a scan between two steps of the event loop
-KEPT = "<"  # whose progress row is written when nothing else is; no topic has such a name
 GROUP = 16  # events in a transaction, at most
 GROUP_BYTES = 8 * 1024 * 1024  # of rows that wait; one event may have more by itself
 

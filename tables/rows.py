@@ -116,6 +116,7 @@ def moved_name(topic: str, partition: int) -> str:
     return f"{topic}<{partition}"
 
 
+KEPT = "<"  # whose progress row is written when nothing else is; no topic has such a name
 SWEEPS = prefix_of("", Kind.SWEEP)  # what their keys begin with
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import faust
 
+from streams.clock import Clock
 from streams.errors import NotReady
 from streams.offsets import AskEnds
 from streams.settings import Settings
@@ -72,6 +73,7 @@ class State:
             for why in filter(None, started):
                 raise why
             if taken:  # Kafka's client waits for ever for the ends of no partitions
+                await self._changelog.ask_time(next(iter(taken.values())).writer)
                 await self._restore(taken)
         except BaseException:
             await asyncio.shield(asyncio.gather(*(each.writer.stop() for each in taken.values())))
@@ -148,7 +150,7 @@ class State:
         return list(self._owned.values())
 
 
-def declare(app: faust.App, settings: Settings, ends: AskEnds) -> State:
+def declare(app: faust.App, settings: Settings, ends: AskEnds, clock: Clock) -> State:
     """The one table; its changelog is one of the topics of streams/topics.py.
 
     Keys and values are bytes. All kinds of rows share it, told apart by a prefix: one changelog then keeps the rows of
@@ -168,5 +170,5 @@ def declare(app: faust.App, settings: Settings, ends: AskEnds) -> State:
             "max_open_files": OPEN_FILES,
         },
     )
-    changelog = Changelog(settings.broker, settings.name(CHANGELOG.name), ends)
+    changelog = Changelog(settings.broker, settings.name(CHANGELOG.name), ends, clock)
     return State(settings, FaustStores(table.data), changelog, ends)

@@ -172,6 +172,8 @@ def cut(kafka: str, prefix: str) -> str:
     up_to = {number: max(0, end - LEFT) for number, end in ends(kafka, prefix).items()}
     client = admin.AdminClient({"bootstrap.servers": kafka})
     wanted = [TopicPartition(topic, number, offset) for number, offset in up_to.items()]
+    configure(kafka, prefix, {"cleanup.policy": "compact,delete", "retention.ms": "-1"})  # else Kafka refuses it
     for answer in client.delete_records(wanted).values():
         answer.result()
+    configure(kafka, prefix, {"cleanup.policy": "compact", "retention.ms": None})
     return f"the changelog begins at {[*up_to.values()]}"

@@ -5,6 +5,7 @@ import json
 import pickle
 import sys
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -65,8 +66,8 @@ class Trial:
             async with three(start, broker.address, PREFIX, self.folder, **more) as fleet:
                 try:
                     verdict = await self._run(Ring(fleet, broker, Random(f"luck {self.seed}")))
-                except AssertionError as why:
-                    self.found.append(str(why))
+                except Exception as why:  # noqa: BLE001 - also what is wrong with the chaos itself is told in the report
+                    self.found.append(str(why) if isinstance(why, AssertionError) else traceback.format_exc())
                     verdict = {}
                 self.found += fleet.stray
         return self._report(fleet, verdict, time.monotonic() - began)
