@@ -162,7 +162,7 @@ def build(settings: Settings) -> Worker:
     app = worker.app
     worker.offsets = Offsets(settings.broker)
     clock = Clock(lambda: time.time_ns() // 1_000_000, now_s)
-    worker.state = state.declare(app, settings, worker.offsets.ends, clock)
+    worker.state = state.declare(app, settings, worker.offsets, clock)
     worker.state.wrote = worker.metrics.wrote
     app.sensors.add(Sensor(settings.topic_prefix, worker.metrics.registry))
     app.keeper = worker

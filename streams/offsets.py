@@ -1,7 +1,8 @@
-"""Where topics end, asked of Kafka over a connection that nothing else uses: it tells also when others are stuck."""
+"""Where topics begin and end, asked of Kafka over a connection of its own: it tells also when others are stuck."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 from aiokafka import TopicPartition
 from aiokafka.consumer import AIOKafkaConsumer
@@ -27,13 +28,23 @@ class Offsets:
         Raises:
             KafkaError, OSError, TimeoutError: no answer.
         """
+        return await self._ask(AIOKafkaConsumer.end_offsets, places)
+
+    async def begins(self, places: Sequence[Place]) -> dict[Place, int]:
+        """The offset of the first record that each place may have.
+
+        Raises:
+            KafkaError, OSError, TimeoutError: no answer.
+        """
+        return await self._ask(AIOKafkaConsumer.beginning_offsets, places)
+
+    async def _ask(self, what: Callable[..., Awaitable[Any]], places: Sequence[Place]) -> dict[Place, int]:
         if not places:  # Kafka's client waits for ever for the ends of no partitions
             return {}
         async with self._lock:
             try:
                 async with asyncio.timeout(ASK_S):
-                    consumer = await self._connected()
-                    told = await consumer.end_offsets([TopicPartition(*place) for place in places])
+                    told = await what(await self._connected(), [TopicPartition(*place) for place in places])
             except BaseException:
                 await self._close()
                 raise

@@ -120,7 +120,7 @@ def _check(told: dict[str, dict[str, str]], settings: Settings) -> None:
 
 async def configs(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, dict[str, str]]:
     """How topics are configured, as far as it matters here."""
-    wanted = dict.fromkeys(("max.message.bytes", "cleanup.policy"))
+    wanted = dict.fromkeys(("max.message.bytes", "cleanup.policy", "delete.retention.ms"))
     asked = [ConfigResource(ConfigResourceType.TOPIC, name, wanted) for name in names]
     told: dict[str, dict[str, str]] = {}
     answers: list[Any] = await admin.describe_configs(asked)

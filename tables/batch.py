@@ -7,6 +7,7 @@ and from then on Kafka refuses what a former owner still sends.
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from aiokafka import TopicPartition
@@ -15,9 +16,10 @@ from aiokafka.consumer import AIOKafkaConsumer
 from aiokafka.producer import AIOKafkaProducer
 
 from streams.clock import Clock
-from streams.offsets import AskEnds
+from streams.offsets import Offsets
 from streams.overrides import now_s
 from streams.record import MESSAGE_BYTES
+from streams.topics import configs
 from tables.rows import KEPT, Change, pack_int, progress_key
 
 BY_KAFKA = 1  # a record's time is when Kafka took it
@@ -32,7 +34,12 @@ BATCH_BYTES = 1024 * 1024  # a record batch; a row is at most that (agents/decid
 
 
 class Writer:
-    """The one writer of a partition of the changelog."""
+    """The one writer of a partition of the changelog.
+
+    written_ms: when Kafka took the last row; none, if it does not tell.
+    """
+
+    written_ms: int | None = None
 
     def __init__(self, broker: str, topic: str, partition: int, clock: Clock | None = None) -> None:
         """Connects to nothing yet.
@@ -106,25 +113,36 @@ class Writer:
         sent.append(await self._producer.send_batch(batch, self.topic, partition=self.partition))
         # Before the commit, which would not look at what became of them: then a part of the rows would stand.
         last = [await each for each in sent][-1]
-        if self._clock is not None and last.timestamp_type == BY_KAFKA:
-            self._clock.hear(asked, last.timestamp, now_s())
+        if last.timestamp_type == BY_KAFKA:
+            self.written_ms = last.timestamp
+            if self._clock is not None:
+                self._clock.hear(asked, last.timestamp, now_s())
         await self._producer.commit_transaction()
         return int(last.offset) + count - 1  # Kafka tells the offset of a batch's first record
 
 
 class Slice(NamedTuple):
-    """Rows of one partition as they were appended, and the offset of the record before the next slice."""
+    """Rows of one partition as they were appended, and the offset of the record before the next slice.
+
+    written_ms: when Kafka took the last one; none, if it does not tell.
+    """
 
     partition: int
     changes: list[Change]
     offset: int
+    written_ms: int | None = None
 
 
 class Ends(NamedTuple):
-    """Which changelog it is, whatever it is called elsewhere, and where its partitions end."""
+    """Which changelog it is, whatever it is called elsewhere, and where its partitions end.
+
+    begins: where they begin. forgotten_ms: what was deleted before that may be told no more; none, if nobody knows.
+    """
 
     origin: str
     offsets: dict[int, int]
+    begins: Mapping[int, int] = MappingProxyType({})
+    forgotten_ms: int | None = None
 
 
 class Changelog:
@@ -132,7 +150,7 @@ class Changelog:
 
     clock: Clock | None = None
 
-    def __init__(self, broker: str, topic: str, ends: AskEnds, clock: Clock | None = None) -> None:
+    def __init__(self, broker: str, topic: str, offsets: Offsets, clock: Clock | None = None) -> None:
         """Connects to nothing yet.
 
         clock: is told Kafka's time with every row.
@@ -140,7 +158,7 @@ class Changelog:
         self.clock = clock
         self._broker = broker
         self._topic = topic
-        self._ends = ends
+        self._offsets = offsets
 
     def writer(self, partition: int) -> Writer:
         """A new writer of a partition, not started."""
@@ -164,10 +182,18 @@ class Changelog:
         try:
             await admin.start()
             cluster = (await admin.describe_cluster())["cluster_id"]
+            kept_ms = int((await configs(admin, [self._topic]))[self._topic]["delete.retention.ms"])
         finally:
             await admin.close()
-        ends = await self._ends([(self._topic, partition) for partition in partitions])
-        return Ends(f"{cluster}/{self._topic}", {partition: offset for (_, partition), offset in ends.items()})
+        places = [(self._topic, partition) for partition in partitions]
+        begins, ends = await self._offsets.begins(places), await self._offsets.ends(places)
+        told = self.clock is not None and self.clock.told
+        return Ends(
+            f"{cluster}/{self._topic}",
+            {partition: offset for (_, partition), offset in ends.items()},
+            {partition: offset for (_, partition), offset in begins.items()},
+            self.clock.now_ms() - kept_ms if self.clock is not None and told else None,
+        )
 
     async def read(self, positions: Mapping[int, int], ends: Mapping[int, int]) -> AsyncIterator[Slice]:
         """What was written to some partitions and committed, from the offset of each on, up to its end."""
@@ -188,7 +214,9 @@ class Changelog:
                     if strange := [record.offset for record in records if record.headers]:
                         raise ValueError(f"partition {partition.partition}: record {strange[0]} is not one of ours")
                     rows: list[Change] = [(record.key or b"", record.value) for record in records]
-                    yield Slice(partition.partition, rows, records[-1].offset)
+                    last = records[-1]
+                    written_ms = last.timestamp if last.timestamp_type == BY_KAFKA else None
+                    yield Slice(partition.partition, rows, last.offset, written_ms)
                 for partition in [each for each, end in behind.items() if await consumer.position(each) >= end]:
                     consumer.pause(partition)
                     del behind[partition]

@@ -259,7 +259,7 @@ class Partition:
         offset = await self.writer.append(changes)
         if self.gone:
             return False
-        self.store.write(changes, offset)
+        self.store.write(changes, offset, self.writer.written_ms)
         self.written += 1
         self.rows.written()
         self.wrote(len(changes))

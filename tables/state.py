@@ -15,12 +15,12 @@ import faust
 
 from streams.clock import Clock
 from streams.errors import NotReady
-from streams.offsets import AskEnds
+from streams.offsets import AskEnds, Offsets
 from streams.settings import Settings
 from streams.topics import CHANGELOG, SOURCES, TABLE
 from tables.batch import Changelog, Ends, Member
 from tables.partition import Partition
-from tables.store import FaustStores, Stores
+from tables.store import FaustStores, Store, Stores
 
 log = logging.getLogger("activeset.state")
 
@@ -90,7 +90,7 @@ class State:
         self.restoring = {number: ends.offsets[number] - position for number, position in positions.items()}
         count = 0
         async for part in self._changelog.read(positions, ends.offsets):
-            taken[part.partition].store.write(part.changes, part.offset)
+            taken[part.partition].store.write(part.changes, part.offset, part.written_ms)
             count += len(part.changes)
             self.restored += len(part.changes)
             self.restoring[part.partition] = ends.offsets[part.partition] - part.offset - 1
@@ -110,11 +110,9 @@ class State:
         return found
 
     def _check(self, taken: dict[int, Partition], ends: Ends) -> None:
-        """See that the stores are of this changelog and not ahead of it; one that is not begins anew."""
+        """See that the changelog tells all that befell the rows since; a store of which that is not so begins anew."""
         for number, each in taken.items():
-            foreign = each.store.offset >= 0 and each.store.origin != ends.origin
-            if foreign or each.store.offset >= ends.offsets[number]:
-                why = f"of another changelog than {ends.origin}" if foreign else "ahead of its changelog"
+            if why := wrong(each.store, number, ends):
                 aside = self._stores.set_aside(number)
                 each.store = self._stores.open(number)
                 log.warning("partition %d: its rows are %s; they are in %s, and restored", number, why, aside)
@@ -150,7 +148,23 @@ class State:
         return list(self._owned.values())
 
 
-def declare(app: faust.App, settings: Settings, ends: AskEnds, clock: Clock) -> State:
+def wrong(store: Store, number: int, ends: Ends) -> str:
+    """Why the rows of a partition cannot be brought up to date by the changelog; empty, if they can."""
+    if store.offset < 0:
+        return ""
+    if store.origin != ends.origin:
+        return f"of another changelog than {ends.origin}"
+    if store.offset >= ends.offsets[number]:
+        return "ahead of its changelog"
+    if store.offset + 1 < ends.begins.get(number, 0):
+        return f"older than its changelog, which begins at {ends.begins[number]} now"
+    # A row that was deleted since would stay, for what told so is gone.
+    if ends.forgotten_ms is not None and store.written_ms is not None and store.written_ms < ends.forgotten_ms:
+        return "older than what its changelog tells of deletions"
+    return ""
+
+
+def declare(app: faust.App, settings: Settings, offsets: Offsets, clock: Clock) -> State:
     """The one table; its changelog is one of the topics of streams/topics.py.
 
     Keys and values are bytes. All kinds of rows share it, told apart by a prefix: one changelog then keeps the rows of
@@ -170,5 +184,5 @@ def declare(app: faust.App, settings: Settings, ends: AskEnds, clock: Clock) -> 
             "max_open_files": OPEN_FILES,
         },
     )
-    changelog = Changelog(settings.broker, settings.name(CHANGELOG.name), ends, clock)
-    return State(settings, FaustStores(table.data), changelog, ends)
+    changelog = Changelog(settings.broker, settings.name(CHANGELOG.name), offsets, clock)
+    return State(settings, FaustStores(table.data), changelog, offsets.ends)

@@ -14,6 +14,7 @@ from tables.rows import Change
 
 OFFSET = b"__faust\0offset__"  # where Faust looks for it, too
 ORIGIN = b"__activeset\0origin__"
+WRITTEN = b"__activeset\0written__"
 
 
 class Store:
@@ -61,8 +62,11 @@ class Store:
             return rows
         return list(islice(self.scan(prefix, after), count))  # which sees that the end is one
 
-    def write(self, changes: Iterable[Change], offset: int) -> None:
-        """Write rows at once, with the changelog's offset up to which all rows are here."""
+    def write(self, changes: Iterable[Change], offset: int, written_ms: int | None = None) -> None:
+        """Write rows at once, with the changelog's offset up to which all rows are here.
+
+        written_ms: when Kafka took the last one; none, if it does not tell.
+        """
         batch = WriteBatch(raw_mode=True)
         for key, value in changes:
             if value is None:
@@ -70,6 +74,8 @@ class Store:
             else:
                 batch.put(key, value)
         batch.put(OFFSET, str(offset).encode())
+        if written_ms is not None:
+            batch.put(WRITTEN, str(written_ms).encode())
         with self._judged():
             self._database.write(batch)
 
@@ -92,6 +98,12 @@ class Store:
         """The changelog's offset up to which all rows are here; -1 if none is."""
         told = self._database.get(OFFSET)
         return -1 if told is None else int(told)
+
+    @property
+    def written_ms(self) -> int | None:
+        """When Kafka took the last of the rows that are here; none, if it did not tell."""
+        told = self._database.get(WRITTEN)
+        return None if told is None else int(told)
 
     @property
     def origin(self) -> str:

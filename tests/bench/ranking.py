@@ -252,7 +252,7 @@ async def served(folder: Path) -> AsyncIterator[tuple[State, TestServer]]:
             each.caught_up = True
         house = House(settings, state, changelog, Disk(Path(disk)))
         door = Door(app, settings, state, Pulse(60), house.fatal)
-        views.declare(door, house.sets)
+        views.declare(door, house.sets, house.metrics)
         app.web.init_server()
         server = Served(app.web.web_app)
         try:

@@ -23,7 +23,7 @@ async def changelog(kafka: str, prefix: str) -> AsyncIterator[Changelog]:
     await admin.create_topics([NewTopic(topic, 2, 1, topic_configs=config)])
     await admin.close()
     offsets = Offsets(kafka)
-    yield Changelog(kafka, topic, offsets.ends)
+    yield Changelog(kafka, topic, offsets)
     await offsets.close()
 
 

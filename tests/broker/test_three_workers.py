@@ -6,7 +6,6 @@ be had again: SEED=<number>. When the processes were how far cannot.
 """
 
 import asyncio
-import json
 import logging
 import signal
 import time
@@ -16,18 +15,17 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import pytest
-from confluent_kafka import Producer
 
 from tests.broker import oracle
 from tests.broker.annotators import CHANGES, annotating
 from tests.broker.conftest import Program, Start, until
-from tests.broker.load import BEGINNING, Load, medium
+from tests.broker.load import Load, medium
 from tests.broker.pollers import polling
 from tests.broker.programs import ALL, WORKER
 from tests.broker.test_active_set import owns_all
+from tests.broker.voice import HOME, PROJECT, Voice, applied
 from tests.chaos import changelog
 from tests.chaos.fleet import Fleet, asked, outcomes, three
 from tests.chaos.judge import Evidence, judge
@@ -78,43 +76,6 @@ async def test_joins_and_leaves_of_three_workers_under_load_apply_every_event_on
     assert counted == records
     assert watch.handed
     assert {change for each in leases for change in each.changes} == CHANGES
-
-
-PROJECT = "project-1"
-HOME = 6  # its partition
-
-
-class Voice:
-    """Tells of one project, event by event."""
-
-    def __init__(self, kafka: str, prefix: str) -> None:
-        self._producer = Producer({"bootstrap.servers": kafka, "partitioner": "murmur2_random", "log_level": 2})
-        self._prefix = prefix
-        self._clock = BEGINNING
-
-    def tell(self, topic: str, **event: Any) -> int:
-        """Publish an event; its offset."""
-        self._clock += 1
-        about = {"workspace_id": "w", "project_id": PROJECT, "timestamp": self._clock, "dataset_storage_id": "s"}
-        offsets: list[int] = []
-        self._producer.produce(
-            self._prefix + topic,
-            json.dumps({**about, **event}).encode(),
-            PROJECT.encode(),
-            on_delivery=lambda _, record: offsets.append(record.offset() or 0),
-        )
-        assert self._producer.flush(20) == 0
-        return offsets[0]
-
-    def annotate(self, state: str) -> int:
-        """The same image again and again: the row of an event is what the next one replaces."""
-        return self.tell("annotation_updates", **medium("m1"), states={"t1": state})
-
-
-async def applied(worker: Program, topic: str, offset: int) -> bool:
-    """Whether a worker's answers are true up to a record."""
-    status, body = await asked(worker, f"/v1/projects/{PROJECT}/active-set?limit=1")
-    return bool(status == 200 and body["as_of"].get(topic, -1) >= offset)
 
 
 @pytest.mark.timeout(200)

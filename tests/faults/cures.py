@@ -96,7 +96,12 @@ def once() -> None:
     put(curate, "origin_of", lambda *_: None)
 
 
+def told() -> None:
+    """who looks on is not told what was written"""
+    put(Partition, "_tell", lambda *_: None)
+
+
 CURES: Mapping[str, Callable[[], None]] = {
     each.__name__.replace("_", "-"): each
-    for each in (guard, fencing, order, pending, gate, committed, aside, caught_up, once)
+    for each in (guard, fencing, order, pending, gate, committed, aside, caught_up, once, told)
 }

@@ -104,12 +104,15 @@ class ListChangelog(Changelog):
         self.stopped: list[int] = []
         self.broken = False
         self.origin = "kafka/changelog"
+        self.begins: dict[int, int] = {}
+        self.forgotten_ms: int | None = None
 
     def writer(self, partition: int) -> Writer:
         return ListWriter(self, partition)
 
     async def ends(self, partitions: Sequence[int]) -> Ends:
-        return Ends(self.origin, {partition: len(self.rows[partition]) for partition in partitions})
+        ends = {partition: len(self.rows[partition]) for partition in partitions}
+        return Ends(self.origin, ends, self.begins, self.forgotten_ms)
 
     async def read(self, positions: Mapping[int, int], ends: Mapping[int, int]) -> AsyncIterator[Slice]:
         for partition, position in positions.items():

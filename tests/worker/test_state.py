@@ -14,7 +14,7 @@ from tables.batch import Slice
 from tables.partition import GROUP, Applied, At, Fold
 from tables.rows import Change, Kind, Rows, moved_name, pack_int, prefix_of, progress_key, unpack_int
 from tables.state import NEEDED, State
-from tests.worker.conftest import GENERATION, Disk, House, ListChangelog, ListWriter, a_member, no_ends
+from tests.worker.conftest import GENERATION, NOW, Disk, House, ListChangelog, ListWriter, a_member, no_ends
 
 KEY = prefix_of("p1", Kind.RESET)
 
@@ -103,15 +103,18 @@ async def test_a_taken_partition_is_restored_from_its_changelog(house: House, tm
     assert after.position("active_set_events", 0) == 6
 
 
-@pytest.mark.parametrize("wrong", ["foreign", "ahead", "of nobody knows which"])
-async def test_a_store_that_is_not_this_changelogs_is_set_aside_and_restored(
+@pytest.mark.parametrize("wrong", ["foreign", "ahead", "of nobody knows which", "cut off", "out of date"])
+async def test_a_store_that_its_changelog_cannot_bring_up_to_date_is_set_aside_and_restored(
     house: House, tmp_path: Path, wrong: str
 ) -> None:
     await apply(house.state, at(0), writes(b"1"))
     stale = prefix_of("p1", Kind.PROJECT)
     disk = Disk(tmp_path / "used")
-    disk.open(0).write([(stale, b"stale")], 7 if wrong == "ahead" else 0)
-    disk.open(0).origin = {"ahead": house.changelog.origin, "foreign": "another kafka/changelog"}.get(wrong, "")
+    disk.open(0).write([(stale, b"stale")], 7 if wrong == "ahead" else 0, NOW)
+    foreign = {"foreign": "another kafka/changelog", "of nobody knows which": ""}
+    disk.open(0).origin = foreign.get(wrong, house.changelog.origin)
+    house.changelog.begins = {0: 2 if wrong == "cut off" else 0}
+    house.changelog.forgotten_ms = NOW + 1 if wrong == "out of date" else NOW
 
     state = new_state(house, disk)
     await state.take([0], GENERATION + 1, a_member)
