@@ -12,12 +12,14 @@ from pathlib import Path
 
 from rich.console import Console
 
+from tests.chaos import failover
 from tests.chaos.faults import FAULTS
 from tests.chaos.schedule import Step, by_chance, one_by_one
 from tests.chaos.trial import RATE, Trial
 from tests.faults.cures import CURES
 
 MINUTES = 3.0
+MEDIA = 100_000
 EACH_S = 5.0  # the shortest time that a fault takes, with the pause before it
 STATE = Path(".state/chaos")
 ABOUT = """Three workers on a Kafka of their own, under load, with clients at all of them. What befalls them, when and
@@ -29,6 +31,8 @@ status is 1 where that is not so."""
 def main(arguments: Sequence[str]) -> int:
     """Run what the arguments ask for; the answer is the exit status: 0, if all is as it must be."""
     given = parser().parse_args(arguments)
+    if given.command == "failover":
+        return failover.main(given.media, given.report or STATE / "failover.json")
     given.seed = int(time.time()) % 1_000_000 if given.seed is None else given.seed
     console = Console(highlight=False, soft_wrap=True)
     schedule = scheduled(given)
@@ -45,7 +49,11 @@ def main(arguments: Sequence[str]) -> int:
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     minutes = None if given.faults or given.matrix else given.minutes
     trial = Trial(given.seed, schedule, folder, minutes, given.rate, given.without, again, tell=tell)
-    report = asyncio.run(trial.run())
+    try:
+        report = asyncio.run(trial.run())
+    except KeyboardInterrupt:
+        console.print(f"Interrupted. Logs, disks and Kafka's data: {folder}", markup=False)
+        return 130
     path = given.report or STATE / f"report-{given.seed}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     report.write(path)
@@ -92,6 +100,10 @@ def parser() -> argparse.ArgumentParser:
         description=ABOUT,
         epilog="\n".join(["faults:", *faults, "", "cures:", *cures]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("command", nargs="?", choices=["failover"], help="only measure how long nobody answers")
+    made.add_argument(
+        "--media", type=int, default=MEDIA, metavar="N", help=f"of failover: of the largest project ({MEDIA})"
     )
     made.add_argument("--seed", type=int, metavar="N", help="what all is chosen by; by default another one at each run")
     made.add_argument(

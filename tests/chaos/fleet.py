@@ -103,8 +103,8 @@ class Fleet:
         """
         self.note(f"{place.name} joins{' with ' if how or wrapper else ''}{' '.join([*wrapper[:1], *how])}")
         place.excuse = ""
-        lacking = ("without", self.without) if self.without and not how else how
-        command = (FAULTS, *lacking, "worker") if lacking else WORKER
+        wrong = (*(("without", self.without) if self.without else ()), *how)
+        command = (FAULTS, *wrong, "worker") if wrong else WORKER
         place.program = await self.start(
             *command, wrapper=wrapper, broker=self.kafka, topic_prefix=self.prefix, data_dir=place.folder
         )
@@ -134,7 +134,7 @@ class Fleet:
         await self.find(place, "when it was killed")
 
     async def find(self, place: Place, when: str) -> None:
-        """Look at a worker's disk while nobody uses it; what somebody laid hands on is left out."""
+        """Look at a worker's disk while nobody uses it; what is not whole, or somebody laid hands on, is left out."""
         whose = f"{place.name}'s disk {when}, {time.monotonic() - self.began:.1f} s"
         await asyncio.to_thread(self._look, place, whose)
 
@@ -143,7 +143,8 @@ class Fleet:
             if number in place.tampered:
                 continue
             try:
-                found = oracle.rows_of(database)
+                if (found := oracle.rows_of(database)).partial:
+                    continue
             except Exception as why:  # noqa: BLE001 - rocksdict has no class of its own
                 self.note(f"partition {number} of {whose} cannot be read: {why}")
                 if not place.wounded:
