@@ -38,7 +38,8 @@ class Rows(NamedTuple):
 
     def of(self, label: int) -> NDArray[Any]:
         """The features of those with a label."""
-        return self.features[self.labels == label]
+        found: NDArray[Any] = self.features[self.labels == label]
+        return found
 
 
 def made(width: int, power: float = 2.0, away: float = 0.0) -> tuple[Rows, Rows]:

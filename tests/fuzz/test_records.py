@@ -184,9 +184,9 @@ async def test_what_is_an_event_is_folded_swept_and_ranked_or_rejected(sent: lis
 
 async def ranked(table: Table, project: str, tasks: set[str | None]) -> None:
     """See that all rows of a project make orders, or that it is known why not, and that what is shown is JSON."""
-    ranking = Ranking(project, 1000)
+    ranking = Ranking(project, table, 1000)
     for kind in Kind:
-        ranking.update(table.scan(prefix_of(project, kind)))
+        ranking.update([*table.scan(prefix_of(project, kind))])
     for task in tasks:
         for now in (NOW, NOW + 10**9):
             try:
