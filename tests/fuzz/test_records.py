@@ -60,7 +60,7 @@ def decoded(sent: Sent) -> Event | None:
     return event
 
 
-@fuzz(600)
+@fuzz(1200)
 @given(sent=record())
 def test_a_record_is_an_event_or_rejected(sent: Sent) -> None:
     decoded(sent)
@@ -124,7 +124,7 @@ def nested(flat: list[float], shape: tuple[int, ...]) -> Any:
     return [nested(flat[n * step : (n + 1) * step], shape[1:]) for n in range(shape[0])]
 
 
-@fuzz(600)
+@fuzz(1000)
 @given(told=artifacts() | nearly(ARTIFACTS))
 def test_columns_are_arrays_that_fit_together_or_rejected(told: Any) -> None:
     event = decoded(("inference_artifacts", b"p", as_msgpack(told), [("content-type", b"application/msgpack")]))
@@ -153,7 +153,8 @@ BEGINNING: list[Sent] = [
 ]
 
 
-@fuzz(300)
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")  # some records are
+@fuzz(500)
 @given(
     sent=st.lists(
         record() | artifacts().map(lambda told: ("inference_artifacts", b"p", as_msgpack(told), PACKED)),
@@ -196,7 +197,7 @@ async def ranked(table: Table, project: str, tasks: set[str | None]) -> None:
             assert len(orjson.dumps([place.reasons for place in places])) >= 2
 
 
-@fuzz(300)
+@fuzz(500)
 @given(
     kind=st.sampled_from(CODECS),
     values=st.lists(st.binary(max_size=40), min_size=1, max_size=4),
