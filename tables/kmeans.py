@@ -54,11 +54,18 @@ def clusters(
 
     Source: Lloyd 1982.
     """
-    which, distance = nearest(points, centres)
+    fixed, apart = nearest(points, centres[free:]) if free < len(centres) else (np.zeros(len(points), np.intp), np.inf)
+
+    def told() -> tuple[Places, Singles]:
+        which, distance = nearest(points, centres[:free])
+        closer = apart < distance  # of equals the first, which is free
+        return np.where(closer, free + fixed, which), np.where(closer, apart, distance).astype(np.float32)
+
+    which, distance = told()
     for _ in range(steps):
         centres = moved(points, weights, which, centres, free)
         before = which
-        which, distance = nearest(points, centres)
+        which, distance = told()
         if np.array_equal(which, before):
             break
     return which, distance, centres

@@ -9,8 +9,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, NotRequired, TypedDict
+from dataclasses import replace
 from weakref import WeakSet
 
 import numpy as np
@@ -22,24 +21,17 @@ from streams.times import iso
 from tables.arrays import Mask, Places
 from tables.choosing import Choice, Group, How, chosen, with_lots
 from tables.heads import drawn_at_least
+from tables.made import SMALL, TOLD, Asked, Made, Place, Reason, Truth
 from tables.memory import trim
-from tables.order import TIERS, Known, Order, Tier, eligible, medium_at, order_of, place_of
-from tables.pool import MEDIA, Pool
+from tables.order import TIERS, Known, Order, eligible, medium_at, order_of, place_of
+from tables.pool import Pool
 from tables.rows import HASH_BYTES, MEDIUM_BYTES, Change, Kind, Rows, medium_bytes, number_of, prefix_of
 from tables.scores import ACTIVE, EARLIER, NEVER_SCORED, UNSCORED, Scores
-from tables.shelves import as_keys, places_in
 from tables.sketches import Sketches
-from tables.slots import sketches_of
 
 PART = 16384  # places of an order that are looked through at once
 AWAY_FROM = 5  # media that others have, for each of a set, from which it is kept away: more cost more than the set
 LOOKED_AT = 1200  # of those before a medium, for its rank: more than an active set may show
-SMALL = 50_000  # media of which an order is made anew whenever something has changed: some ten milliseconds
-REST = 10  # times what it took to make an order of more pass before the next is made, and it is answered from
-OLD_S = 30.0  # but no longer than this
-SKETCHED = 4  # times that sketches are read, and kept
-TOLD = 10_000  # media of which it is kept what is told: some megabytes
-MANY = 100_000  # media that changed since an order was made; with more it is too old
 UNSETTLED = 1 / 8  # of the rows of a kind, changed since they were put in order
 # Where in a key, after project and kind, what stands that may not be had any more when its row changes; how long it is.
 TOUCHED = {
@@ -49,148 +41,6 @@ TOUCHED = {
     Kind.GRANT: (0, MEDIUM_BYTES),
     Kind.SKIP: (0, MEDIUM_BYTES),
 }
-
-
-class Found(TypedDict):
-    """What an extractor found, and the score in [0, 1] that it makes; the lower, the sooner."""
-
-    utility: float
-    score: float
-
-
-class Reason(TypedDict):
-    """Why a medium has its score in a task; one that no model has scored has neither extractors nor a model."""
-
-    task_id: str
-    tier: Tier
-    score: float
-    extractors: NotRequired[dict[str, Found]]
-    label: NotRequired[str | None]
-    model_id: NotRequired[str | None]
-    scored_at: NotRequired[str]
-
-
-class Place(NamedTuple):
-    """A medium in the order (its 12 bytes), and why it stands there.
-
-    uploaded_at: when it was uploaded last. rank: among those that nobody has, by score. choice: if it is of a set.
-    """
-
-    medium: bytes
-    uploaded_at: int
-    score: float
-    tier: Tier
-    reasons: list[Reason]
-    rank: int = 0
-    choice: Chosen | None = None
-
-
-@dataclass(eq=False)
-class Truth:
-    """What an order is true of.
-
-    version: how many changes were known.
-    until: how far each topic was applied before the next one, and changed_at, when that came (seconds of a clock that
-        only runs); none if that has not come: it is true until now.
-    touched: the media, and images or videos, that may not be had any more, as far as that was not looked at; none if it
-        may be all of them. anew: whether it was: the project has changed, or much else.
-    """
-
-    version: int
-    until: dict[str, int] | None = None
-    changed_at: float | None = None
-    touched: set[bytes] | None = field(default_factory=set)
-    anew: bool = False
-
-    def changed(self, until: dict[str, int], touched: set[bytes], *, anew: bool) -> None:
-        """Something has changed."""
-        if self.until is None:
-            self.until, self.changed_at = until, time.monotonic()
-        if self.touched is not None:
-            self.touched |= touched
-        if anew or len(self.touched or ()) > MANY:
-            self.touched, self.anew = None, True
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A set that is asked for.
-
-    now: milliseconds since the epoch. user_id: for whom. hidden: which media are not for them.
-    """
-
-    now: int
-    user_id: str | None
-    hidden: Mask
-
-
-@dataclass
-class Made:
-    """An order, and what it is true of.
-
-    at: when it was begun to be made (milliseconds since the epoch). began, took_s: the same in seconds, as `Truth` has
-    them, and for how long. doubt: which media are to be looked at once more; gone: which of the others may not be
-    had; hidden: which are not for nobody in particular. answers: what was answered from it, by how many media were
-    asked for. told: what is told of media, by their places, and shown, as whoever shows them has it, by the media: of
-    those that were not touched since. sketches: of places, as they were read last.
-    """
-
-    task_id: str | None
-    order: Order
-    truth: Truth
-    at: int
-    began: float
-    took_s: float
-    answers: dict[int, Any] = field(default_factory=dict)
-    told: dict[int, Place] = field(default_factory=dict)
-    shown: dict[bytes, bytes] = field(default_factory=dict)
-    sketches: dict[bytes, Sketches] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.doubt, self.gone = (np.zeros(len(self.order.media), dtype=bool) for _ in range(2))
-        self.hidden = self.order.hidden.copy()
-
-    def due(self, now: int) -> bool:
-        """Whether it would be another one by now, without any change."""
-        return self.order.due is not None and self.order.due <= now
-
-    def serves(self, now: int) -> bool:
-        """Whether it may be answered from, though it is not current: it is large, and has not been old for long."""
-        old_s = 0.0 if self.truth.changed_at is None else time.monotonic() - self.truth.changed_at
-        if self.order.due is not None:
-            old_s = max(old_s, (now - self.order.due) / 1000)
-        return len(self.order.media) > SMALL and not self.truth.anew and old_s < min(REST * self.took_s, OLD_S)
-
-    def rested(self) -> bool:
-        """Whether the next one may be made: making takes a share of the time."""
-        return time.monotonic() - self.began >= min(REST * self.took_s, OLD_S)
-
-    def look(self) -> None:
-        """Take notice of what was touched since it was looked at last."""
-        media, touched = self.order.media, self.truth.touched
-        if touched is not None and not touched:
-            return
-        self.answers.clear()
-        self.truth.touched = set()
-        if touched is None:
-            self.doubt[:] = True
-            self.forget()
-            return
-        places, there = places_in(media, as_keys([each for each in touched if len(each) == MEDIUM_BYTES], MEDIA))
-        again = places[there].tolist()
-        wholes = [each for each in touched if len(each) == HASH_BYTES]
-        first = np.searchsorted(media, as_keys([each + b"\0\0\0\0" for each in wholes], MEDIA))
-        end = np.searchsorted(media, as_keys([each + b"\xff\xff\xff\xff" for each in wholes], MEDIA), side="right")
-        for begin, stop in zip(first[end > first].tolist(), end[end > first].tolist(), strict=True):
-            again += range(begin, stop)
-        self.doubt[again] = True
-        for place in self.told.keys() & again:
-            self.shown.pop(self.told.pop(place).medium, None)
-
-    def forget(self) -> None:
-        """Keep nothing of what was told."""
-        self.told.clear()
-        self.shown.clear()
 
 
 class Ranking:
@@ -336,19 +186,9 @@ class Ranking:
         models, times = np.unique(told.chosen.models(order.best[candidates]), return_counts=True)
 
         def read(places: Places) -> Sketches:
-            name = places.tobytes()
-            if name in made.sketches:
-                return made.sketches[name]
             # Features of two models cannot be compared.
-            alike = np.flatnonzero(told.chosen.models(places) == models[times.argmax()])
-            found = Sketches.none(len(places))
-            rows = self.pool.score_rows(order.lead_task, order.media[places[alike]])
-            there = sketches_of(rows, told.chosen.pairs(places[alike]))
-            found.values[alike], found.scale[alike] = there.values, there.scale
-            if len(made.sketches) >= SKETCHED:
-                made.sketches.clear()
-            made.sketches[name] = found
-            return found
+            alike = told.chosen.models(places) == models[times.argmax()]
+            return made.sketches_of(places, self.pool.score_rows).where(alike)
 
         return replace(group, sketches=lambda: read(order.best[candidates]), fixed=lambda: read(given))
 

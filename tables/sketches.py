@@ -87,6 +87,10 @@ class Sketches:
         """Of which media there is one, (rows,)."""
         return np.isfinite(self.scale)
 
+    def where(self, some: Mask) -> "Sketches":
+        """Those of some media, (rows,); the others have none."""
+        return Sketches(self.values, np.where(some, self.scale, np.float32(np.nan)))
+
     def points(self) -> tuple[Singles, float]:
         """All of them as points of one grid, (rows, SKETCH) of integers, and what its step is in units of the features.
 

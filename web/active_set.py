@@ -21,10 +21,11 @@ from streams.record import Record
 from streams.settings import Settings
 from streams.times import iso
 from tables.leases import LeaseRow, holder_of, lease_of
+from tables.made import Made, Place
 from tables.order import Order, eligible
 from tables.partition import Partition
 from tables.pool import Pool
-from tables.ranking import Made, Place, Ranking
+from tables.ranking import Ranking
 from tables.rows import HASH_BYTES, Kind, UploadRow, prefix_of
 from tables.state import State
 from web.answers import ActiveSet, OrderTold

@@ -9,9 +9,9 @@ from msgspec import Meta
 
 from streams.events import Chosen, State
 from streams.media import Id, Medium
+from tables.made import Reason
 from tables.order import Tier
 from tables.overview import Histogram, MediaCounts
-from tables.ranking import Reason
 
 Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 AsOf = Annotated[dict[str, int], Meta(description="up to which offset of each topic the answer is true")]

@@ -9,8 +9,8 @@ import orjson
 from streams.events import Pick, Task
 from streams.media import Image, Medium, VideoFrame
 from streams.times import iso
+from tables.made import Place
 from tables.pool import Pool
-from tables.ranking import Place
 from tables.rows import HASH_BYTES, UploadRow
 from web.answers import Item, Why
 

@@ -11,9 +11,10 @@ from streams.errors import UnknownMedium
 from streams.media import medium
 from streams.times import iso
 from tables import overview
+from tables.made import Made
 from tables.order import rule
 from tables.pool import Pool
-from tables.ranking import Made, Ranking
+from tables.ranking import Ranking
 from tables.rows import FOREVER, medium_bytes
 from web.active_set import ActiveSets, order_told
 from web.answers import LabelCount, MediumTold, ProjectTold, TaskTold

@@ -8,6 +8,7 @@ import asyncio
 import gc
 import json
 import multiprocessing
+import shutil
 import statistics
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -241,7 +242,8 @@ async def served(folder: Path) -> AsyncIterator[tuple[State, TestServer]]:
     settings, changelog = Settings(broker="127.0.0.1:1"), ListChangelog()
     with TemporaryDirectory() as disk, patch("streams.app.OurApp", App):
         (Path(disk) / str(HOME)).symlink_to(folder.resolve())
-        changelog.rows[HOME].append((b"", None))  # the offset of the rows is in it
+        with database(folder) as opened:  # the offset of the rows is in it
+            changelog.rows[HOME] += [(b"", None)] * (Store(opened).offset + 1)
         app: Any = new_app(settings)
         app.tables.recovery.completed.set()
         app.tables.recovery.restored = app.rebalancing_count
@@ -339,3 +341,37 @@ def retrieval(
     anew: whether the answer is put together each time, instead of being kept while nothing changes.
     """
     return asyncio.run(_retrieval(folder, limit, preset, anew=anew, repeat=repeat))
+
+
+async def _marking(folder: Path, limit: int, repeat: int) -> dict[str, float]:
+    path = f"/api/v1/organizations/o/workspaces/{WORKSPACE}/projects/{PROJECT}/datasets/active"
+    took: list[float] = []
+
+    async def run(asking: Asking) -> None:
+        for _ in range(repeat):
+            began = time.perf_counter()
+            await asking.get(f"{path}?task_id={TASK}&limit={limit}")
+            took.append(time.perf_counter() - began)
+
+    async with served(folder) as (state, server):
+        await built(state.owned(HOME))
+        asking = await Asking.of(server)
+        used = time.process_time()
+        stalls = await stalled(partial(run, asking))
+        cpu_ms = (time.process_time() - used) / repeat * 1e3
+    return {
+        "cpu_ms": cpu_ms,
+        "p50_ms": float(np.median(took)) * 1e3,
+        "p99_ms": float(np.percentile(took, 99)) * 1e3,
+        **tell(stalls),
+    }
+
+
+def marking(folder: Path, limit: int = ASKED, repeat: int = 50) -> dict[str, float]:
+    """A GET that suggests media and marks them, one after the other, without what Kafka takes of it.
+
+    It is done to a copy of the folder.
+    """
+    with TemporaryDirectory() as copy:
+        shutil.copytree(folder, copy, dirs_exist_ok=True)
+        return asyncio.run(_marking(Path(copy), limit, repeat))

@@ -9,7 +9,8 @@ from streams.decode import decode
 from streams.media import Image
 from streams.record import Heard, Record
 from tables.choosing import by_score
-from tables.ranking import Made, Place, Ranking
+from tables.made import Made, Place
+from tables.ranking import Ranking
 from tables.rows import SWEEPS, Change, Kind, medium_bytes, prefix_of
 from tables.slots import slots_of
 from tables.sweep import Sweep

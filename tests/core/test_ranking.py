@@ -14,9 +14,10 @@ from streams.errors import UnknownTask
 from streams.media import Image
 from tables.choosing import Choice, Group, chosen
 from tables.heads import AMONG
+from tables.made import Place
 from tables.order import Order, order_of
 from tables.pool import Pool
-from tables.ranking import Place, Ranking
+from tables.ranking import Ranking
 from tables.rows import SKIP, SKIPS, Kind, hashed, medium_bytes, pack_int, prefix_of
 from tables.scores import NEVER_SCORED, ranked
 from tables.sketches import Sketches
@@ -286,7 +287,8 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """All orders are of many media, and an order takes a second to be made while the clock is moved on by it."""
     told = Clock()
-    monkeypatch.setattr("tables.ranking.SMALL", 0)
+    monkeypatch.setattr("tables.made.SMALL", 0)
+    monkeypatch.setattr("tables.made.time", told)
     monkeypatch.setattr("tables.ranking.time", told)
     return told
 

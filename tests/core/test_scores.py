@@ -10,7 +10,8 @@ from agents import extractors
 from agents.extractors import Seen
 from streams.events import EXTRACTORS
 from streams.media import Image
-from tables.ranking import Place, Ranking
+from tables.made import Place
+from tables.ranking import Ranking
 from tables.rows import medium_bytes, prefix_of
 from tables.scores import NEVER_SCORED, ranked, reduced
 from tests.core.table import NOW, Table, chunk, top

@@ -31,7 +31,7 @@ from streams.events import OF_TOPIC
 from streams.partition import partition_of
 from streams.record import Headers, Record
 from streams.settings import Settings
-from tables import ranking, sweep
+from tables import made, sweep
 from tables.leases import lease_of, left
 from tables.rows import Kind, prefix_of, project_of
 from tables.state import State
@@ -723,7 +723,7 @@ async def test_nothing_deleted_annotated_or_taken_is_shown_once_its_event_is_app
 @given(history=histories(), seed=st.integers(0, 9999))
 async def test_nor_is_it_shown_from_an_order_of_before(history: History, seed: int) -> None:
     chance = Random(seed)
-    with patch.object(ranking, "SMALL", -1), patch.object(ranking, "REST", 1e9):  # it is made anew if it must be
+    with patch.object(made, "SMALL", -1), patch.object(made, "REST", 1e9):  # it is made anew if it must be
         async with hearer(history) as each:
             for stream in anyhow(history, chance):
                 project, asked = each.history[stream][each.next[stream]]["project_id"], chance.choice(ASKED)
