@@ -234,7 +234,7 @@ def explored(head: Places, chance: Numbers, share: float, count: int, seed: int)
     free[head[:ranked]] = False
     rest = np.flatnonzero(free)
     lots = mixed(chance[rest] ^ mixed(np.array([seed], np.uint64) ^ np.uint64(0x5851F42D4C957F2D)))
-    drawn = rest[np.lexsort((rest, lots))][: count - ranked]
+    drawn = rest[least_of(lots, count - ranked)]
     # The last of the head is chosen or, where it had to go, drawn; the others of the pool can only be drawn.
     one_more = up * (drawn_least + 1) / (outside + 1)
     other, last = (1 - up) * drawn_least / max(1, outside) + one_more, 1 - up + one_more
@@ -244,3 +244,11 @@ def explored(head: Places, chance: Numbers, share: float, count: int, seed: int)
     elif up > 0:
         probability[ranked - 1] = last
     return Explored(ranked, drawn, probability)
+
+
+def least_of(lots: Numbers, count: int) -> Places:
+    """The places of so many of the least, the least first, of equal ones the first."""
+    some = np.arange(len(lots))
+    if 0 < count < len(lots):  # not all are sorted: there may be a million
+        some = np.flatnonzero(lots <= np.partition(lots, count - 1)[count - 1])
+    return some[np.argsort(lots[some], kind="stable")][:count]

@@ -40,7 +40,7 @@ log = logging.getLogger("activeset.state")
 
 LEASES = "active_set_events"  # the topic that tells of them
 LEAVE_S = 8.0  # twice this is less than the rebalance timeout (streams/app.py)
-SLICE = 5000  # rows of a scan between two steps of the event loop
+SLICE = 2000  # rows of a scan between two steps of the event loop: some milliseconds
 GROUP = 16  # events in a transaction, at most
 GROUP_BYTES = 8 * 1024 * 1024  # of rows that wait; one event may have more by itself
 

@@ -287,10 +287,10 @@ class Ranking:
             return task_id, None
         finally:
             self.pool.given_back(pool)
-        if len(order.media) > SMALL:
-            await asyncio.to_thread(trim)
         made = Made(task_id, order, truth, now, began, time.monotonic() - began)
         self._made[task_id] = made
+        if len(order.media) > SMALL:
+            await asyncio.to_thread(trim)
         return task_id, made
 
     def current(self, made: Made) -> bool:

@@ -136,10 +136,15 @@ class ActiveSets:
             if len(made.answers) < KEPT:
                 made.answers[query.limit] = kept
         partition.check()
-        order = order_told(ranking, made, self.now())
-        self.served(self.now() - made.at, ranking.current(made))
-        what = {**partition.progress}, {**partition.ends}, made.truth.until, order["current"]
-        return kept.whole(what, lambda: {"as_of": ranking.as_of(made), "lag": partition.lag(), "order": order})
+        now = self.now()
+        self.served(now - made.at, ranking.current(made))
+        what = {**partition.progress}, {**partition.ends}, made.truth.until, made.due(now)
+
+        def more() -> dict[str, Any]:
+            told = order_told(ranking, made, now)
+            return {"as_of": ranking.as_of(made), "lag": partition.lag(), "order": told}
+
+        return kept.whole(what, more)
 
     async def suggested(self, project: str, query: Query, workspace: str) -> ActiveSet:
         """The active set, marked as suggested: until nothing else is left, no other request gets these media.

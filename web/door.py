@@ -8,6 +8,7 @@ looked at before and after an answer is made, and so is everything else.
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 from aiohttp import web
@@ -62,6 +63,11 @@ class Door:
         self.proxy = Proxy(trusted=trusted(self.settings))
         self._moving: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
+    @cached_property
+    def _own(self) -> str:
+        """Where others reach this worker."""
+        return str(self.app.conf.canonical_url)
+
     async def answer(
         self,
         request: web.Request,
@@ -80,7 +86,7 @@ class Door:
         number = partition_of(project.encode(), self.settings.partitions)
         self._check_member()
         owner = self.app.owner(number)
-        if owner != str(self.app.conf.canonical_url):
+        if owner != self._own:
             if owner is None or self.proxy.forwarded(request):
                 raise NotReady(f"partition {number}, in which the project is, is on its way to another worker")
             if self.app.conf.canonical_url.scheme == "https" != URL(owner).scheme:

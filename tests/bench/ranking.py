@@ -216,19 +216,27 @@ def reranking(folder: Path, media: int, repeat: int = 5) -> dict[str, float]:
 
 
 async def stalled(work: Callable[[], Awaitable[object]]) -> list[float]:
-    """How long the event loop stood still, each time that it had a millisecond to sleep, while something is done."""
+    """How long the event loop stood still, each time that it had a millisecond to sleep, while something is done.
+
+    Less what it waited for a processor, which others have, too.
+    """
     late: list[float] = []
 
     async def probe() -> None:
         while True:
-            began = time.perf_counter()
+            waited, began = waited_s(), time.perf_counter()
             await asyncio.sleep(0.001)
-            late.append(time.perf_counter() - began - 0.001)
+            late.append(max(0.0, time.perf_counter() - began - 0.001 - (waited_s() - waited)))
 
     probing = asyncio.create_task(probe())
     await work()
     probing.cancel()
     return late
+
+
+def waited_s() -> float:
+    """How long this thread was ready to run, and did not."""
+    return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
 
 
 def tell(stalls: list[float]) -> dict[str, float]:
