@@ -62,6 +62,7 @@ LIMITS: dict[str, Limit] = {
     "retrieval.kept": most(1.5, 1.2),
     "retrieval.anew": most(4, 2),
     "retrieval.size": most(1.2, 1.0),
+    "retrieval.other": most(2, 1.5),
     "retrieval.ingest": most(2, 1.5),
     "recovery.faust": least(20, 40),
     "recovery.bare": least(0.5, 0.75),

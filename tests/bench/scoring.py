@@ -38,8 +38,7 @@ class Rows(NamedTuple):
 
     def of(self, label: int) -> NDArray[Any]:
         """The features of those with a label."""
-        found: NDArray[Any] = self.features[self.labels == label]
-        return found
+        return np.asarray(self.features[self.labels == label])
 
 
 def made(width: int, power: float = 2.0, away: float = 0.0) -> tuple[Rows, Rows]:
