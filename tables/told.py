@@ -6,6 +6,7 @@ many slots, batch and label, stands once and has a number.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import MappingProxyType
 
 import numpy as np
@@ -149,13 +150,18 @@ class Told:
 
 def narrow(value: bytes) -> bytes:
     """A score row without its sketches."""
-    told = int.from_bytes(value[: NUMBER.itemsize], "little")
-    if not told & SKETCHES:
-        return value
-    count = slots_in(len(value), kinds_of(told))
+    head, first, rest = without_sketches(value[: NUMBER.itemsize], len(value))
+    return value if first == rest else head + value[NUMBER.itemsize : first] + value[rest:]
+
+
+@lru_cache(maxsize=256)
+def without_sketches(number: bytes, length: int) -> tuple[bytes, int, int]:
+    """Where the sketches stand in score rows of a form, and the number of those that have none."""
+    told = int.from_bytes(number, "little")
+    count = slots_in(length, kinds_of(told))
     first = NUMBER.itemsize + count * sum(kind.itemsize for kind in kinds_of(told & (SKETCHES - 1)))
-    rest = first + count * SKETCHED.itemsize
-    return (told & ~SKETCHES).to_bytes(NUMBER.itemsize, "little") + value[NUMBER.itemsize : first] + value[rest:]
+    rest = first + count * SKETCHED.itemsize * bool(told & SKETCHES)
+    return (told & ~SKETCHES).to_bytes(NUMBER.itemsize, "little"), first, rest
 
 
 def external(number: int) -> str:
