@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
@@ -89,12 +90,14 @@ class Truth:
 class Asked:
     """A set that is asked for.
 
-    now: milliseconds since the epoch. user_id: for whom. hidden: which media are not for them.
+    now: milliseconds since the epoch. user_id: for whom. hidden: which media are not for them. among: the places in the
+    order of all others, and perhaps of some of these; none: all.
     """
 
     now: int
     user_id: str | None
     hidden: Mask
+    among: Places | None
 
 
 @dataclass
@@ -122,6 +125,12 @@ class Made:
         self._sketches = np.empty(0, np.intp), Sketches.none(0)  # those that were read, in the order of their places
         self.doubt, self.gone = (np.zeros(len(self.order.media), dtype=bool) for _ in range(2))
         self.hidden = self.order.hidden.copy()
+
+    @cached_property
+    def visible(self) -> Places | None:
+        """The places in the order of what is not hidden from nobody in particular; none if nothing is."""
+        order = self.order
+        return np.flatnonzero(~order.hidden[order.best]) if order.hidden.any() else None
 
     def due(self, now: int) -> bool:
         """Whether it would be another one by now, without any change."""

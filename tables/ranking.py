@@ -27,6 +27,7 @@ from tables.order import TIERS, Known, Order, eligible, medium_at, order_of, pla
 from tables.pool import Pool
 from tables.rows import HASH_BYTES, MEDIUM_BYTES, Change, Kind, Rows, medium_bytes, number_of, prefix_of
 from tables.scores import ACTIVE, EARLIER, NEVER_SCORED, UNSCORED, Scores
+from tables.shelves import places_in
 from tables.sketches import Sketches
 
 PART = 16384  # places of an order that are looked through at once
@@ -146,7 +147,8 @@ class Ranking:
     def asked(self, made: Made, now: int, user_id: str | None = None) -> Asked:
         """Somebody asks."""
         made.look()
-        return Asked(now, user_id, self.pool.hidden_from(user_id, made.order.media, made.hidden))
+        hidden = self.pool.hidden_from(user_id, made.order.media, made.hidden)
+        return Asked(now, user_id, hidden, made.visible if hidden is made.hidden else None)
 
     def _groups(self, made: Made, count: int, asked: Asked) -> list[Group] | None:
         """The candidates for a set of so many, of one tier after the other; none if the order is too old to tell."""
@@ -180,8 +182,8 @@ class Ranking:
     def _with_features(self, group: Group, made: Made, asked: Asked) -> Group:
         """A group with sketches, also of the best before its last one that somebody has; to be read in a thread."""
         order, told, candidates = made.order, made.order.lead, group.places
-        given = order.given[: np.searchsorted(order.before, candidates[-1], side="right")]
         most = AWAY_FROM * group.count
+        given = order.given[: np.searchsorted(order.before, candidates[-1], side="right")][:most]
         given = np.concatenate([self._lately_given(made, asked, int(candidates[-1]), most), given])[:most]
         models, times = np.unique(told.chosen.models(order.best[candidates]), return_counts=True)
 
@@ -219,9 +221,13 @@ class Ranking:
         order, last = made.order, max((each.place for each in of), default=-1)
         made.look()
         chosen = np.array([each.place for each in of], np.intp)
-        places, before = order.best[chosen], order.best[: last + 1]
+        places, among, at = order.best[chosen], order.best[: last + 1], chosen
+        if asked.among is not None:
+            shown, there = places_in(asked.among, chosen)
+            if there.all():
+                at, among = shown, order.best[asked.among[: max(shown, default=-1) + 1]]
         left = self._may(made, places, asked)
-        rank = np.cumsum(~(made.gone[before] | asked.hidden[before]))[chosen]
+        rank = np.cumsum(~(made.gone[among] | asked.hidden[among]))[at]
         each_of = zip(of, places.tolist(), rank.tolist(), left.tolist(), strict=True)
         return [self._place(made, place, rank, each.why) for each, place, rank, may in each_of if may]
 
@@ -319,6 +325,8 @@ class Ranking:
             as `best`: project or task went meanwhile.
         """
         left, found, best = [np.empty(0, np.intp)], 0, made.order.best
+        if isinstance(places, range) and asked.among is not None:
+            places = asked.among[slice(*np.searchsorted(asked.among, (places.start, places.stop)))]
         first, step = 0, count
         while first < len(places) and found < count:
             some = places[first : first + step]

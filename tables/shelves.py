@@ -172,7 +172,7 @@ def place_in(keys: Keys, key: bytes) -> int | None:
     return place if place < len(keys) and keys[place] == named else None
 
 
-def places_in(keys: Keys, some: Keys) -> tuple[Places, Mask]:
+def places_in(keys: Array, some: Array) -> tuple[Places, Mask]:
     """Where some keys stand among others that are in order, and which of them do at all; all (some,)."""
     if len(keys) == len(some) and np.array_equal(keys, some):
         return np.arange(len(some)), np.ones(len(some), dtype=bool)

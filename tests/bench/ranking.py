@@ -10,6 +10,7 @@ import json
 import multiprocessing
 import shutil
 import statistics
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -383,3 +384,32 @@ def marking(folder: Path, limit: int = ASKED, repeat: int = 50) -> dict[str, flo
     with TemporaryDirectory() as copy:
         shutil.copytree(folder, copy, dirs_exist_ok=True)
         return asyncio.run(_marking(Path(copy), limit, repeat))
+
+
+def main(media: int) -> None:
+    """Measure all, at a size, and tell it."""
+    with TemporaryDirectory() as folder:
+        whole, done, small = (Path(folder) / name for name in ("whole", "done", "small"))
+        written(whole, media)
+        written(done, media, annotated=0.99)
+        written(small, media // 100)
+        told: dict[str, Callable[[], dict[str, float]]] = {
+            "memory": partial(memory, whole, media),
+            "memory, 99 % annotated": partial(memory, done, media),
+            "building": partial(building, whole, media),
+            "making an order anew": partial(reranking, whole, media),
+            "the same, 99 % annotated": partial(reranking, done, media),
+            f"GET of {ASKED}, nothing changing": partial(retrieval, whole),
+            "the same of a hundredth of the media": partial(retrieval, small),
+            "GET, put together anew": partial(retrieval, whole, anew=True, repeat=300),
+            "GET of 50, put together anew": partial(retrieval, whole, 50, anew=True, repeat=300),
+            "the same, spread over features": partial(retrieval, whole, 50, "balanced", anew=True, repeat=100),
+            "GET that marks 10": partial(marking, whole, 10),
+            f"GET that marks {ASKED}": partial(marking, whole),
+        }
+        for name, measure in told.items():
+            print(name, {what: round(number, 3) for what, number in measure().items()}, flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000)
