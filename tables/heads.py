@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tables.arrays import Array, Floats, Numbers, Places, Singles
 from tables.chance import mixed, uniform
-from tables.kmeans import clusters, farthest, squares
+from tables.kmeans import clusters, farthest, nearest, squares
 from tables.sketches import Sketches
 
 OFTEN = 20  # candidates for each medium of a set,
@@ -137,8 +137,9 @@ def clustered(sketches: Sketches, utility: Floats, count: int, fixed: Sketches) 
     weights = by_place + rank_of(np.nan_to_num(utility, nan=-np.inf))
     # None weighs nothing: a cluster of such alone would have no mean.
     weights = np.maximum(np.rint(weights * np.sqrt(rank_of(-crowding(own)) / len(own))), 1.0)
-    begin = own[farthest(own, weights, count, others)]
-    which, distance, _ = clusters(own, weights, np.concatenate([begin, others]), count, STEPS)
+    near = nearest(own, others)
+    begin = own[farthest(own, weights, count, others, near)]
+    which, distance, _ = clusters(own, weights, np.concatenate([begin, others]), count, STEPS, near)
     return which, distance, step
 
 

@@ -5,6 +5,7 @@ import numpy as np
 from tables.arrays import Floats, Places, Singles
 from tables.chance import mixed, uniform
 
+Near = tuple[Places, Singles]  # of points the centre, and its squared distance; both (rows,)
 BLOCK = 1 << 19  # distances that are held at a time
 
 
@@ -14,8 +15,10 @@ def squares(points: Singles) -> Singles:
     return found
 
 
-def nearest(points: Singles, centres: Singles) -> tuple[Places, Singles]:
-    """The nearest centre of each point, the first of equals, and its squared distance; both (rows,)."""
+def nearest(points: Singles, centres: Singles) -> Near:
+    """The nearest centre of each point, the first of equals, and its squared distance; none, and infinite, of none."""
+    if not len(centres):
+        return np.zeros(len(points), np.intp), np.full(len(points), np.inf, np.float32)
     which, distance = np.empty(len(points), np.intp), squares(points)
     norms = squares(centres)
     step = max(1, BLOCK // len(centres))
@@ -48,13 +51,13 @@ def moved(points: Singles, weights: Floats, which: Places, centres: Singles, fre
 
 
 def clusters(
-    points: Singles, weights: Floats, centres: Singles, free: int, steps: int
+    points: Singles, weights: Floats, centres: Singles, free: int, steps: int, near: Near | None = None
 ) -> tuple[Places, Singles, Singles]:
     """Weighted k-means: which centre each point is of, its squared distance, and the centres, of which some are fixed.
 
-    Source: Lloyd 1982.
+    near: the nearest of the fixed ones, if that is known. Source: Lloyd 1982.
     """
-    fixed, apart = nearest(points, centres[free:]) if free < len(centres) else (np.zeros(len(points), np.intp), np.inf)
+    fixed, apart = nearest(points, centres[free:]) if near is None else near
 
     def told() -> tuple[Places, Singles]:
         which, distance = nearest(points, centres[:free])
@@ -71,14 +74,16 @@ def clusters(
     return which, distance, centres
 
 
-def farthest(points: Singles, weights: Floats, count: int, fixed: Singles) -> Places:
+def farthest(points: Singles, weights: Floats, count: int, fixed: Singles, near: Near | None = None) -> Places:
     """Places of points to begin with: each the farthest from those before, by weight times squared distance.
 
     The first is the one of the largest weight, if nothing is fixed; of equals the first. count: at most as many as
-    there are points. Source: Gonzalez 1985.
+    there are points. near: the nearest of the fixed ones, if that is known. Source: Gonzalez 1985.
     """
     found, norms = np.empty(count, np.intp), squares(points)
-    distance = nearest(points, fixed)[1].astype(np.float64) if len(fixed) else np.ones(len(points))
+    distance = (nearest(points, fixed) if near is None else near)[1].astype(np.float64)
+    if not len(fixed):
+        distance = np.ones(len(points))
     for turn in range(count):
         place = int(np.argmax(distance * weights))
         found[turn] = place

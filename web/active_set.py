@@ -293,7 +293,9 @@ class ActiveSets:
 
 def order_told(ranking: Ranking, made: Made, now: int) -> OrderTold:
     """What is told of the order that is answered from. now: milliseconds since the epoch."""
-    return {"made_at": iso(made.at), "current": ranking.current(made) and not made.due(now)}
+    if ranking.current(made) and not made.due(now):
+        return {"current": True}
+    return {"current": False, "made_at": iso(made.at)}
 
 
 def resets(order: Order) -> bool:

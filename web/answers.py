@@ -20,14 +20,14 @@ Rank = Annotated[int, Meta(ge=1)]
 
 
 class OrderTold(TypedDict):
-    """The order that is answered from: when it was begun to be made, and whether it knows all that is applied.
+    """Whether the order that is answered from knows all that is applied, and if not, when it was begun to be made.
 
     Of a project of more than 50,000 media it may be a little older, while the next one is made; `as_of` is of it. What
     was annotated, deleted, given away or skipped since is in no answer.
     """
 
-    made_at: Time
     current: bool
+    made_at: NotRequired[Time]
 
 
 class TaskState(TypedDict):

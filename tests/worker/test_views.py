@@ -22,7 +22,7 @@ THEIRS = {
     "active_set": [],
     "as_of": {"theirs": 7},
     "lag": {},
-    "order": {"made_at": "2026-01-01T00:00:00+00:00", "current": True},
+    "order": {"current": True},
 }
 
 
