@@ -82,13 +82,14 @@ def farthest(points: Singles, weights: Floats, count: int, fixed: Singles, near:
     """
     found, norms = np.empty(count, np.intp), squares(points)
     distance = (nearest(points, fixed) if near is None else near)[1].astype(np.float64)
-    if not len(fixed):
-        distance = np.ones(len(points))
     for turn in range(count):
-        place = int(np.argmax(distance * weights))
+        place = int(np.argmax(distance * weights if turn or len(fixed) else weights))
         found[turn] = place
-        away = norms - 2 * (points @ points[place]) + norms[place]
-        distance = np.minimum(distance, away) if turn or len(fixed) else away.astype(np.float64)
+        away = points @ points[place]
+        away *= -2
+        away += norms
+        away += norms[place]
+        np.minimum(distance, away, out=distance)
         distance[place] = -1.0
     return found
 

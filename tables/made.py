@@ -175,14 +175,15 @@ class Made:
         self.shown.clear()
 
     def sketches_of(self, places: Places, rows: Callable[[str, Media], list[bytes | None]]) -> Sketches:
-        """The sketches of some media in the task that leads, each of the batch that counts.
+        """The sketches of some media, each once, in the task that leads, of the batch that counts.
 
         rows: reads their score rows, unless that was done before.
         """
         order, (read, sketches) = self.order, self._sketches
         if len(read) > SKETCHED:
             read, sketches = read[:0], Sketches.none(0)
-        new = np.setdiff1d(places, read)
+        _, there = places_in(read, places)
+        new = places[~there]
         if len(new):
             found = sketches_of(rows(order.lead_task, order.media[new]), order.lead.chosen.pairs(new))
             every = np.concatenate([read, new])

@@ -126,7 +126,7 @@ def scores(survey: Survey, task: Task, learning: ActiveLearning, now: int, patie
     found.chosen.choose(said.firsts())
     models, active = said.names.models[said.batch], number_of(pool.active_model(task.task_id))
     since = np.full(media, -SLOTS, dtype=np.int64)
-    for model in np.unique(said.names.models[np.unique(said.batch)]):
+    for model in np.unique(said.names.models[np.flatnonzero(np.bincount(said.batch))]):
         told = said[models == model].firsts()  # of each medium the latest batch
         weights = wanted.extractors or preset_extractors(preset, task, told)
         columns = {
