@@ -26,11 +26,16 @@ from deploy.serve import console
 from deploy.trial import a_kafka, own_folder
 from streams.errors import ActivesetError
 from streams.settings import Settings
-from tests.bench import ingest, retrieval, scoring
+from tests.bench import ingest, recovery, retrieval, scoring
 from tests.bench.report import COMMITTED, Report
 
 Part = Callable[..., Awaitable[None]]
-PARTS: dict[str, Part] = {"ingest": ingest.ingest, "scoring": scoring.scoring, "retrieval": retrieval.retrieval}
+PARTS: dict[str, Part] = {
+    "ingest": ingest.ingest,
+    "scoring": scoring.scoring,
+    "retrieval": retrieval.retrieval,
+    "recovery": recovery.recovery,
+}
 BY_HAND: dict[str, Part] = {}
 
 

@@ -203,7 +203,7 @@ async def plain_faust(settings: Settings) -> AsyncIterator[Plain]:
     """Faust's own way, on topics of its own."""
     settings = apart(settings, "plain")
     name = settings.name("bench")
-    told = [settings.broker, name, settings.name("inference_artifacts"), str(settings.state_dir)]
+    told = [settings.broker, name, settings.name("inference_artifacts"), str(settings.state_dir / "rows")]
     log = settings.state_dir / "plain.log"
     async with AsyncExitStack() as stack:
         await declare(settings)
@@ -234,7 +234,7 @@ async def plain_loop(settings: Settings, group: int) -> AsyncIterator[Loop]:
 def apart(settings: Settings, name: str) -> Settings:
     """Settings with topics and a folder of its own."""
     folder = settings.state_dir / name
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     return replace(settings, topic_prefix=f"{settings.topic_prefix}{name}.", state_dir=folder)
 
 

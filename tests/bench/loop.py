@@ -9,6 +9,7 @@ import asyncio
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
@@ -22,12 +23,12 @@ MIB = 1024 * 1024
 GROUP_BYTES = 8 * MIB  # of rows in a write, at most, as in tables/partition.py
 
 
-def opened(folder: Path) -> Store:
+def rocksdb(folder: Path) -> Any:
     """A RocksDB as Faust opens that of a worker."""
     options = OurOptions(
         block_cache_size=256 * MIB, write_buffer_size=16 * MIB, max_write_buffer_number=2, max_open_files=128
     )
-    return Store(options.open(folder))
+    return options.open(folder)
 
 
 class Waiting:
@@ -75,7 +76,7 @@ async def loop(broker: str, topic: str, changelog: str, folder: Path, group: int
     producer = AIOKafkaProducer(
         bootstrap_servers=broker, acks="all", max_batch_size=MIB, max_request_size=MESSAGE_BYTES
     )
-    store, parts, partition = opened(folder), Parts(), TopicPartition(topic, 0)
+    store, parts, partition = Store(rocksdb(folder)), Parts(), TopicPartition(topic, 0)
     rows = Waiting(store)
     async with consumer, producer:
         consumer.assign([partition])

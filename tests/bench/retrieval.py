@@ -9,6 +9,7 @@ import heapq
 import time
 from collections.abc import Callable, Sequence
 from itertools import chain
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,41 +57,51 @@ def path_of(project: str, limit: int) -> str:
     return f"/v1/projects/{project}/active-set?task_id={TASK}&limit={limit}"
 
 
+class OfSize(NamedTuple):
+    """A project of so many media, how fast its rows came, and how it answers."""
+
+    project: str
+    size: int
+    speed: float
+    kept: Times
+    anew: Times
+
+
 async def retrieval(settings: Settings, report: Report, *, full: bool) -> None:
     """Fill projects and ask."""
     sizes = (*SIZES, MILLION) if full else SIZES
-    p99s: dict[int, tuple[float, ...]] = {}
     async with probed(settings) as worker, asking(settings.url) as client:
-        for size in sizes:
-            project = f"of-{size}"
-            speed = await filled(worker, project, size)
-            probe_file(settings).with_suffix(".body").write_bytes(await client.get(path_of(project, 100)))
-            kept = await in_turn(client, project, [100])
-            p99s[size] = kept.told(0.99)
-            report.add(*told(f"{size}.kept", f"100 of {size:,}, nothing changing", kept))
-            anew = await in_turn(client, project, ANEW)
-            report.add(*told(f"{size}.anew", f"100 of {size:,}, rendered anew", anew))
+        body = probe_file(settings).with_suffix(".body")
+        found = [await of_size(worker, client, report, body, size) for size in sizes]
+        few, many = found[0], found[-1]
+        p99s = zip(many.kept.told(0.99), few.kept.told(0.99), strict=True)
         report.add(
-            Figure("retrieval.kept", f"100 of {size:,}, ours / static, p99", "x", kept.ratios(0.99)),
-            Figure("retrieval.anew", "rendered anew, ours / static, p99", "x", anew.ratios(0.99)),
+            Figure("retrieval.kept", f"100 of {many.size:,}, ours / static, p99", "x", many.kept.ratios(0.99)),
+            Figure("retrieval.anew", "rendered anew, ours / static, p99", "x", many.anew.ratios(0.99)),
             Figure(
                 "retrieval.size",
-                f"100 of {size:,} / of {sizes[0]:,}, p99",
+                f"100 of {many.size:,} / of {few.size:,}, p99",
                 "x",
-                tuple(many / few for many, few in zip(p99s[size], p99s[sizes[0]], strict=True)),
+                tuple(one / other for one, other in p99s),
             ),
-            *await asyncio.to_thread(beside, size),
+            *await asyncio.to_thread(beside, many.size),
         )
-        await while_ingesting(worker, client, report, project, size, speed)
-        await other_sets(worker, client, report, project, size)
+        await while_ingesting(worker, client, report, many)
+        await other_sets(worker, client, report, many)
 
 
-async def filled(worker: Ours, project: str, size: int) -> float:
-    """Fill a project with media, uploaded and scored; rows a second."""
+async def of_size(worker: Ours, client: Asking, report: Report, body: Path, size: int) -> OfSize:
+    """Fill a project with media, uploaded and scored, and ask for sets. body: what the static view answers."""
     step(f"retrieval: {size:,} media come")
+    project = f"of-{size}"
     load = Load(chunks=size // ROWS, rows=ROWS, features=FEATURES, preset="uncertainty")
-    events = await asyncio.to_thread(load.events, project, "batch")
-    return (await worker.measure(events, load.total)).speed
+    took = await worker.measure(await asyncio.to_thread(load.events, project, "batch"), load.total)
+    body.write_bytes(await client.get(path_of(project, 100)))
+    kept = await in_turn(client, project, [100])
+    report.add(*told(f"{size}.kept", f"100 of {size:,}, nothing changing", kept))
+    anew = await in_turn(client, project, ANEW)
+    report.add(*told(f"{size}.anew", f"100 of {size:,}, rendered anew", anew))
+    return OfSize(project, size, took.speed, kept, anew)
 
 
 async def in_turn(client: Asking, project: str, limits: Sequence[int], asked: int = ASKED, pause_s: float = 0) -> Times:
@@ -120,8 +131,9 @@ def told(key: str, what: str, times: Times) -> list[Figure]:
     ]
 
 
-async def while_ingesting(worker: Ours, client: Asking, report: Report, project: str, size: int, speed: float) -> None:
+async def while_ingesting(worker: Ours, client: Asking, report: Report, of_many: OfSize) -> None:
     """Ask while another batch comes at half of what the worker can take: of another project, and of this one."""
+    project, size, speed, *_ = of_many
     for of, key, what in (("other", "other", "another project's"), (project, "ingest", "the project's own")):
         load = Load(chunks=100, rows=ROWS // 4, features=FEATURES, preset="uncertainty")
         events = await asyncio.to_thread(load.events, of, f"later-{key}")
@@ -148,8 +160,9 @@ async def paced(worker: Ours, events: Events, pause_s: float) -> None:
         await worker.feed.send("inference_artifacts", events.project, [chunk], events.form)
 
 
-async def other_sets(worker: Ours, client: Asking, report: Report, project: str, size: int) -> None:
+async def other_sets(worker: Ours, client: Asking, report: Report, of_many: OfSize) -> None:
     """Sets that are spread over the features, sets that are marked, and sets of a project that is nearly done."""
+    project, size, *_ = of_many
     load = Load(chunks=0, features=FEATURES, preset="balanced")
     [(topic, values), *_] = load.events(project, "none").first
     before = await worker.feed.send(topic, project, values)
