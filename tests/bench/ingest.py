@@ -30,12 +30,12 @@ async def ingest(settings: Settings, report: Report, *, full: bool) -> None:
     await under_ingest(replace(busy, web_port=free_ports(1)[0]), report)
 
 
-async def in_turn(arms: list[Arm], load: Load, name: str) -> dict[str, list[Took]]:
+async def in_turn(arms: list[Arm], load: Load, name: str, repeat: int = REPEAT) -> dict[str, list[Took]]:
     """What each arm took, each time with another project, after one that is not counted."""
     found: dict[str, list[Took]] = {arm.name: [] for arm in arms}
-    for turn in range(-1, REPEAT):
+    for turn in range(-1, repeat):
         for arm in arms:
-            step(f"ingest, {name}: {arm.name}, {turn + 1} of {REPEAT}")
+            step(f"ingest, {name}: {arm.name}, {turn + 1} of {repeat}")
             took = await arm.measure(load.events(f"{name}-{turn}", f"batch-{turn}"), load.total)
             if turn >= 0:
                 found[arm.name].append(took)
@@ -55,6 +55,7 @@ def figures(name: str, load: Load, found: dict[str, list[Took]]) -> list[Figure]
     mine, plain, loop, single = found
     return [
         *of_arms,
+        Figure(f"ingest.{name}.most", f"{told}: CPU of plain Faust / the loop", "x", ratios(costs[plain], costs[loop])),
         Figure(f"ingest.{name}.cpu", f"{told}: CPU of plain Faust / ours", "x", ratios(costs[plain], costs[mine])),
         Figure(f"ingest.{name}.loop", f"{told}: rows/s, ours / plain loop", "x", ratios(speeds[mine], speeds[loop])),
         Figure(f"ingest.{name}.loop-cpu", f"{told}: CPU of plain loop / ours", "x", ratios(costs[loop], costs[mine])),

@@ -33,7 +33,7 @@ class Limit(NamedTuple):
         """How a figure lies to it."""
         if self.reached(found):
             return "goal reached"
-        return "kept" if self.kept(found) else f"MISSED{f' ({self.why})' if self.why else ''}"
+        return "kept" if self.kept(found) else "MISSED"
 
 
 def least(must: float, goal: float | None = None, ci: float | None = None, why: str = "") -> Limit:
@@ -46,17 +46,20 @@ def most(must: float, goal: float | None = None, why: str = "") -> Limit:
     return Limit(must, goal, False, None, why)
 
 
+LOOP = "its own parts in a plain loop do not reach it: what decodes, scores and encodes is the same on both sides"
+PRODUCTS = "scikit-learn's time is two matrix products at full speed, and one is the least"
+
 LIMITS: dict[str, Limit] = {
-    "ingest.features.cpu": least(12, 25),
-    "ingest.probabilities.cpu": least(25, 40),
+    "ingest.features.cpu": least(12, 25, 2.5, LOOP),
+    "ingest.probabilities.cpu": least(25, 40, 4.5, LOOP),
     "ingest.features.loop": least(0.6, 0.8),
     "ingest.probabilities.loop": least(0.6, 0.8),
     "ingest.lease.p99": most(500),
     "ingest.step.longest": most(10),
     "quix.features": least(1.5, 3),
-    "scoring.64": least(2, 5),
-    "scoring.256": least(3, 5),
-    "scoring.1024": least(3, 5),
+    "scoring.64": least(2, 5, 0.9, PRODUCTS),
+    "scoring.256": least(3, 5, 1.0, PRODUCTS),
+    "scoring.1024": least(3, 5, 1.1, PRODUCTS),
     "scoring.error": most(1e-4),
     "scoring.livez.p99": most(20),
     "retrieval.kept": most(1.5, 1.2),
