@@ -26,7 +26,7 @@ from deploy.serve import console
 from deploy.trial import a_kafka, own_folder
 from streams.errors import ActivesetError
 from streams.settings import Settings
-from tests.bench import ingest, recovery, retrieval, scaling, scoring
+from tests.bench import ingest, ranked, recovery, retrieval, scaling, scoring, table
 from tests.bench.arms import apart
 from tests.bench.report import COMMITTED, Figure, Report
 from tests.bench.short import twice
@@ -36,8 +36,10 @@ PARTS: dict[str, Part] = {
     "ingest": ingest.ingest,
     "scoring": scoring.scoring,
     "retrieval": retrieval.retrieval,
+    "ranking": ranked.ranked,
     "recovery": recovery.recovery,
     "scaling": scaling.scaling,
+    "table": table.table,
 }
 BY_HAND: dict[str, Part] = {}
 

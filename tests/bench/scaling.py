@@ -7,12 +7,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 
 import aiohttp
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from deploy.kafka import free_ports
 from deploy.trial import TrialFailed, a_worker, get
 from streams.partition import partition_of
 from streams.settings import Settings
-from streams.topics import declare
+from streams.topics import CHANGELOG, declare
 from tests.bench.arms import PATIENCE_S, apart, ours
 from tests.bench.feed import TASK, Feed, Load, a_feed
 from tests.bench.machine import cpu_s
@@ -41,7 +42,12 @@ async def scaling(settings: Settings, report: Report, *, full: bool) -> None:
                 took = await worker.measure(events, load.total)
                 if turn >= 0:
                     costs[size].append(took.cost)
+        step("scaling: the same media again")
+        load = Load(chunks=sizes[0] // ROWS, rows=ROWS, features=FEATURES)
+        project = f"of-{sizes[0]}-0"
+        again = [await worker.measure(load.events(project, f"again-{n}"), load.total) for n in range(REPEAT)]
     report.add(
+        Figure("scaling.again", f"{sizes[0]:,} media once more", "us CPU/row", tuple(each.cost for each in again)),
         *(Figure(f"scaling.{size}", f"{size:,} rows", "us CPU/row", tuple(each)) for size, each in costs.items()),
         Figure(
             "scaling.flat",
@@ -73,22 +79,35 @@ async def workers(settings: Settings, count: int) -> AsyncIterator[tuple[Feed, l
 async def shared(settings: Settings, count: int) -> list[Figure]:
     """So many partitions, a project in each, and as many workers."""
     load = Load(chunks=OF_EACH // ROWS, rows=ROWS, features=FEATURES)
-    projects = {partition_of(name.encode(), count): name for name in map("project-{}".format, range(100))}
     costs, speeds = list[float](), list[float]()
-    async with workers(settings, count) as (feed, pids, url):
+    changelog = [TopicPartition(settings.name(CHANGELOG.name), number) for number in range(count)]
+    async with (
+        workers(settings, count) as (feed, pids, url),
+        AIOKafkaConsumer(bootstrap_servers=settings.broker) as consumer,
+    ):
+
+        async def end() -> int:
+            return sum((await consumer.end_offsets(changelog)).values())
+
         for turn in range(REPEAT):
-            every = [load.events(project, f"batch-{turn}") for project in projects.values()]
+            projects = {partition_of(name.encode(), count): name for name in (f"{turn}-{n}" for n in range(100))}
+            every = [load.events(project, "batch") for project in projects.values()]
             for events in every:
                 for topic, values in events.first:
                     await feed.send(topic, events.project, values)
                 await feed.send("inference_artifacts", events.project, events.seen)
             await asyncio.gather(*(served(url, events.project, 0) for events in every))
+            before, rows = -1, count * load.total
+            while (now := await end()) != before:
+                before = now
+                await asyncio.sleep(0.5)
             began, cpu = time.monotonic(), sum(map(cpu_s, pids))
             ends = await asyncio.gather(
                 *(feed.send("inference_artifacts", events.project, events.unseen) for events in every)
             )
-            await asyncio.gather(*(served(url, each.project, end) for each, end in zip(every, ends, strict=True)))
-            rows = count * load.total
+            while await end() < before + rows:
+                await asyncio.sleep(0.02)
+            await asyncio.gather(*(served(url, each.project, at) for each, at in zip(every, ends, strict=True)))
             speeds.append(rows / (time.monotonic() - began))
             costs.append((sum(map(cpu_s, pids)) - cpu) / rows * 1e6)
     what = f"{count} partition{'s' if count > 1 else ''} and worker{'s' if count > 1 else ''}"
