@@ -86,6 +86,8 @@ class Annotator:
         if status != 200 or told["lease"] is None:
             return None
         lease.since, lease.media = now_ms(), media_of(told)
+        if not lease.media:  # it had run out when it was answered: it has, and nobody was told what
+            return None
         self.leases.append(lease)
         status, told, _ = await self._ask(session, "POST", lease, "", sent, {409})
         if status == 200:
@@ -104,6 +106,8 @@ class Annotator:
         if await self._change(session, "POST", lease, "skipped", sent, gone={medium}, path="/skips"):
             skipped = Had(self.user, now_ms(), float("inf"), f"{lease.name} skipped", whom)
             self.watch.has(lease.project, medium, skipped, instead=asked)
+        else:  # a try that nobody answered may have done it, though the lease is over by now
+            self.watch.doubt(lease.project, medium, self.user, asked)
 
     async def _release(self, session: aiohttp.ClientSession, lease: Lease) -> None:
         path, gone = f"?user_id={self.user}", {*lease.media}

@@ -5,7 +5,8 @@ no worker, no Faust, and nothing of what reads, groups, writes or restores: that
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -94,6 +95,33 @@ def read(kafka: str, prefix: str, topics: Sequence[str], *, committed: bool = Fa
         consumer.close()
 
 
+class Ordered(Table):
+    """The rows of a partition, whose keys are kept in order: many events scan."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._keys: list[bytes] = []
+
+    def scan(self, prefix: bytes, after: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        key = max(prefix, after)
+        while (at := bisect_left(self._keys, key)) < len(self._keys):  # rows may have changed meanwhile
+            found = self._keys[at]
+            if not found.startswith(prefix):
+                return
+            yield found, self[found]
+            key = found + b"\0"
+
+    def take(self, changes: Iterable[Change]) -> None:
+        for key, value in changes:
+            if value is None:
+                if self.pop(key, None) is not None:
+                    del self._keys[bisect_left(self._keys, key)]
+            else:
+                if key not in self:
+                    insort(self._keys, key)
+                self[key] = value
+
+
 @dataclass
 class Folded:
     """What the source topics come to.
@@ -117,12 +145,12 @@ class Folded:
 def folded(kafka: str, prefix: str) -> Folded:
     """Fold all source topics: one after the other, each in its order, each record once."""
     answer = Folded()
-    tables: dict[int, Table] = {}
+    tables: dict[int, Ordered] = {}
     told = read(kafka, prefix, [topic.name for topic in SOURCES])
     partitions = 1 + max(place.partition for place in told)
     with threadpool_limits(1):  # as in a worker: scores are then equal to the byte
         for (topic, partition), messages in told.items():
-            table = tables.setdefault(partition, Table())
+            table = tables.setdefault(partition, Ordered())
             answer.records += len(messages)
             if messages:
                 answer.last.setdefault(partition, {})[topic] = messages[-1].offset() or 0
@@ -142,7 +170,7 @@ def folded(kafka: str, prefix: str) -> Folded:
                 heard = Heard(message.offset() or 0, sent_ms)
                 table.take(changes_of(event, table, heard))
                 if isinstance(event, Granted | Renewed | Released | Skipped | Reset):
-                    grants = answer.grants.setdefault(partition, Table())
+                    grants = answer.grants.setdefault(partition, Ordered())
                     grants.take(changes_of(event, grants, heard))
     for table in tables.values():
         table.sweep()

@@ -161,12 +161,15 @@ class Watch:
         """
         if passing(medium.media_id):
             return
+        self.doubt(project, medium, had.user, instead)
+        self.had[project, medium].append(had)
+
+    def doubt(self, project: str, medium: Medium, user: str | None, since: float) -> None:
+        """What a user had skipped may have been replaced, from then on: they skipped again, or tried to."""
         told = self.had[project, medium]
         told[:] = [
-            each._replace(until=min(each.until, instead)) if each.skipped and each.user == had.user else each
-            for each in told
+            each._replace(until=min(each.until, since)) if each.skipped and each.user == user else each for each in told
         ]
-        told.append(had)
 
     def disputed(self) -> list[str]:
         """Media that two had at once, or somebody from whom they were kept."""
