@@ -33,6 +33,7 @@ ROLLING_S = 10.0
 PATIENCE_S = 300.0
 ASK_S = 0.05
 LIMIT = 100
+GONE = -1  # for a status: nobody listens there, and a request was not made
 
 
 @dataclass
@@ -56,7 +57,7 @@ class Prober:
                 status = NOBODY
                 if places:
                     status, _ = await ask(session, places[next(turns) % len(places)], project)
-                    self.told[status] += 1
+                    self.told[status] += status != GONE
                 now = time.monotonic()
                 if status == 200:
                     if missed:
@@ -82,10 +83,12 @@ async def probing(places: Callable[[], Sequence[Place]], projects: Sequence[str]
 
 
 async def ask(session: aiohttp.ClientSession, place: Place, project: str) -> tuple[int, Any]:
-    """Status and body of the active set of a project, from a worker."""
+    """Status and body of the active set of a project, from a worker; `NOBODY` if it breaks off or takes too long."""
     try:
         async with session.get(f"{place.url()}/v1/projects/{project}/active-set?limit={LIMIT}") as answer:
             return answer.status, await answer.json(content_type=None)
+    except aiohttp.ClientConnectorError:
+        return GONE, None
     except (aiohttp.ClientError, TimeoutError):
         return NOBODY, None
 
@@ -147,7 +150,7 @@ class Figures:
         for what, (took_s, at_most_s) in self.found.items():
             if took_s > at_most_s:
                 yield f"{what}: {took_s:.1f} s, and it must be at most {at_most_s:.0f} s"
-        if strange := self.told.keys() - {200, 503, NOBODY}:
+        if strange := {status for status, count in self.told.items() if count} - {200, 503}:
             yield f"answers while workers were restarted: {dict(self.told)}; {strange} must not be among them"
 
 
@@ -248,7 +251,7 @@ def main(media: int, report: Path) -> int:
     for what, (took_s, at_most_s) in figures.found.items():
         table.add_row(what, f"{took_s:.1f}", f"{at_most_s:.0f}")
     console.print(table)
-    told = {str(status or "none"): count for status, count in figures.told.items()}
+    told = {str(status or "none"): count for status, count in figures.told.items() if count}
     console.print(f"answers while workers were restarted: {told}", markup=False)
     failed = list(figures.failed())
     for each in failed:
