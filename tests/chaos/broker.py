@@ -9,10 +9,12 @@ from pathlib import Path
 from random import Random
 from types import TracebackType
 from typing import Self
+from unittest.mock import patch
 
-from deploy.kafka import LocalKafka, local_kafka
+from deploy import kafka
 from streams.port import try_to_listen
 from streams.settings import Settings
+from tests.chaos.wire import Wire
 
 # No client's own port is taken from here: while Kafka is away, one of those that ask for it would get its port.
 PORTS = range(21_000, 32_000)
@@ -34,12 +36,15 @@ class Broker:
     """The Kafka of a run.
 
     away: whether it is frozen or gone just now.
+    wire: another way to it, for one worker at a time.
     """
 
     folder: Path
     port: int = field(default_factory=quiet_port)
+    wire: Wire = field(default_factory=lambda: Wire(quiet_port(), quiet_port()))
+    wired: asyncio.Lock = field(default_factory=asyncio.Lock)
     away: bool = False
-    _running: LocalKafka | None = None
+    _running: kafka.LocalKafka | None = None
     _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     @property
@@ -48,6 +53,7 @@ class Broker:
         return f"127.0.0.1:{self.port}"
 
     async def __aenter__(self) -> Self:
+        await self.wire.__aenter__()
         await self.start()
         return self
 
@@ -55,6 +61,7 @@ class Broker:
         self, kind: type[BaseException] | None, why: BaseException | None, at: TracebackType | None
     ) -> None:
         self.wake()
+        await self.wire.__aexit__(kind, why, at)
         await self._stack.aclose()
 
     async def start(self) -> None:
@@ -63,8 +70,16 @@ class Broker:
         settings = Settings.from_environ(
             {**known, "ACTIVESET_STATE_DIR": str(self.folder), "ACTIVESET_KAFKA_PORT": str(self.port)}
         )
-        self._running = await self._stack.enter_async_context(local_kafka(settings))
+        with patch.object(kafka, "PROPERTIES", self._with_wire(kafka.PROPERTIES)):
+            self._running = await self._stack.enter_async_context(kafka.local_kafka(settings))
         self.away = False
+
+    def _with_wire(self, properties: str) -> str:
+        """The same, and who asks where the wire ends is told where it begins."""
+        for name, port in (("listeners", self.wire.to), ("advertised.listeners", self.wire.port)):
+            properties = properties.replace(f"\n{name}=PLAINTEXT:", f"\n{name}=WIRE://127.0.0.1:{port},PLAINTEXT:")
+        known = ",".join(f"{name}:PLAINTEXT" for name in ("WIRE", "PLAINTEXT", "CONTROLLER"))
+        return f"{properties}\nlistener.security.protocol.map={known}\n"
 
     async def kill(self) -> None:
         """SIGKILL."""

@@ -20,7 +20,7 @@ from rocksdict import Options, Rdict
 from tests.broker import oracle
 from tests.chaos import changelog
 from tests.chaos.broker import Broker
-from tests.chaos.fleet import Fleet, Place
+from tests.chaos.fleet import Fleet, Place, asked_partitions
 from tests.chaos.schedule import Kind, Step
 from tests.faults.__main__ import POINTS
 
@@ -84,6 +84,8 @@ async def leave(ring: Ring, step: Step, place: Place) -> None:
 async def at_point(ring: Ring, step: Step, place: Place, point: str) -> None:
     """A worker that kills itself at a place in its code."""
     await ring.fleet.leave(place)
+    if point == "restored":
+        ring.fleet.empty(place)  # else there is little to restore
     program = await ring.fleet.join(place, point, str(step.count), "kill")
     with suppress(TimeoutError):
         await asyncio.wait_for(program.process.wait(), ring.fleet.patience_s)
@@ -118,6 +120,35 @@ async def stutter(ring: Ring, step: Step, place: Place) -> None:
     for _ in range(step.count):
         await ring.fleet.freeze(place, ring.random.uniform(0.2, 1.0))
         await asyncio.sleep(ring.random.uniform(0.1, 0.5))
+
+
+@fault("cut-off", "between a worker and Kafka all is held up, past the session, and comes late", lasts_s=(8, 20))
+async def cut_off(ring: Ring, step: Step, place: Place) -> None:
+    fleet, wire = ring.fleet, ring.broker.wire
+    async with ring.broker.wired:
+        await fleet.leave(place)
+        await fleet.join(place, kafka=wire.address)
+        await fleet.eventually(lambda: owns_some(place), "that a worker on the wire is ready")
+        fleet.note(f"{place.name} is cut off from Kafka for {step.lasts_s:.1f} s")
+        place.excuse = "it was cut off from Kafka"
+        wire.whole.clear()
+        try:
+            await asyncio.sleep(step.lasts_s)
+        finally:
+            wire.whole.set()
+        fleet.note(f"{place.name} hears of Kafka again")
+        await asyncio.sleep(SESSION_S)  # what was held up has its time
+        if place.program and place.program.process.returncode is not None:
+            await fleet.kill(place)
+        else:
+            await fleet.leave(place)
+        await fleet.join(place)
+
+
+async def owns_some(place: Place) -> bool:
+    """Whether a worker is ready, with some partitions, or has ended."""
+    ended = place.program is None or place.program.process.returncode is not None
+    return ended or bool(await asked_partitions(place))
 
 
 @fault(

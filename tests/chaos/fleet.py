@@ -95,18 +95,18 @@ class Fleet:
         self.done.append(f"{time.monotonic() - self.began:6.1f} s  {what}")
         self.tell(self.done[-1])
 
-    async def join(self, place: Place, *how: str, wrapper: tuple[str, ...] = ()) -> Program:
+    async def join(self, place: Place, *how: str, wrapper: tuple[str, ...] = (), kafka: str = "") -> Program:
         """Start a worker on its disk.
 
         how: what is wrong with it, in the words of tests/faults; nothing, as a rule.
-        wrapper: a program that runs it, with its arguments.
+        wrapper: a program that runs it, with its arguments. kafka: where it asks for Kafka, if not where all do.
         """
         self.note(f"{place.name} joins{' with ' if how or wrapper else ''}{' '.join([*wrapper[:1], *how])}")
         place.excuse = ""
         wrong = (*(("without", self.without) if self.without else ()), *how)
         command = (FAULTS, *wrong, "worker") if wrong else WORKER
         place.program = await self.start(
-            *command, wrapper=wrapper, broker=self.kafka, topic_prefix=self.prefix, data_dir=place.folder
+            *command, wrapper=wrapper, broker=kafka or self.kafka, topic_prefix=self.prefix, data_dir=place.folder
         )
         self.programs.append(place.program)
         return place.program

@@ -16,7 +16,7 @@ from typing import Any
 
 import aiohttp
 
-from tests.broker.annotators import CHANGES, Lease, annotating
+from tests.broker.annotators import Lease, annotating
 from tests.broker.load import IMAGES, Load
 from tests.broker.pollers import Watch, now_ms, polling
 from tests.broker.programs import HOUSE, starting
@@ -198,10 +198,8 @@ class Trial:
         assert judging.returncode == 0, f"the judge ended with {judging.returncode}"
         verdict: dict[str, Any] = json.loads(told)
         self.found += verdict["found"]
-        if not self.watch.handed:
-            self.found.append("nothing was suggested: the run says little")
-        if missing := CHANGES - verdict["changes"].keys():
-            self.found.append(f"no lease was {' or '.join(sorted(missing))}: the run says little")
+        if not (self.watch.handed and self.leases):
+            self.found.append("nothing was suggested or leased: the run says nothing")
         return verdict
 
     def _report(self, fleet: Fleet, verdict: dict[str, Any], took_s: float) -> Report:

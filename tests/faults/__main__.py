@@ -49,6 +49,7 @@ POINTS = {
     "take": Point(
         Writer, "start", True, "a partition was assigned, and who had it before is about to be shut out", often=1
     ),
+    "restored": Point(Store, "write", False, "a slice of the changelog was restored, or rows were written", often=5),
     "send": Point(Writer, "append", True, "rows were read and folded, nothing was sent yet"),
     "between": Point(AIOKafkaProducer, "send_batch", False, "one of several batches of a transaction was sent"),
     "commit": Point(
