@@ -1,6 +1,6 @@
 """The parts of an ingest, out of the product's own functions: from a record to the rows that it changes."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from agents.decide import Decider, changes
 from agents.score import score
@@ -33,18 +33,16 @@ class Parts:
         return changes(event, rows, told, given, scored)
 
 
-class References:
-    """Rows of which only the references of seen media are kept, in memory; of all others it says that there are none.
+class InTable:
+    """The rows of a plain table, read a key at a time; those of seen media are kept in memory, for it has no scan."""
 
-    What plain Faust reads: its tables have no scan, and the rows that it overwrites it need not read.
-    """
-
-    def __init__(self) -> None:
+    def __init__(self, table: Mapping[bytes, bytes]) -> None:
+        self._table = table
         self._kept: dict[bytes, bytes] = {}
 
     def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Nothing of any key."""
-        return [None] * len(keys)
+        """The values of some keys."""
+        return [self._table.get(key) for key in keys]
 
     def scan(self, prefix: bytes, after: bytes = b"") -> Iterable[tuple[bytes, bytes]]:
         """All references whose keys start with a prefix, in order."""
