@@ -119,7 +119,7 @@ class Made:
     took_s: float
     answers: dict[int, Any] = field(default_factory=dict)
     told: dict[int, Place] = field(default_factory=dict)
-    shown: dict[bytes, bytes] = field(default_factory=dict)
+    shown: dict[bytes, tuple[bytes, bytes]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._sketches = np.empty(0, np.intp), Sketches.none(0)  # those that were read, in the order of their places

@@ -70,14 +70,14 @@ class Got(NamedTuple):
 class Kept:
     """A set that was told before, and as it goes over the wire: written once, as long as nothing of it changes."""
 
-    def __init__(self, shown: bytes, why: str | None) -> None:
+    def __init__(self, shown: bytes, marks: bytes, why: str | None) -> None:
         """Its members but those that may change without it are written.
 
-        shown: its media, in JSON. why: there are none.
+        shown: its media, in JSON. marks: what is another whenever these are. why: there are none.
         """
         reason = b"" if why is None else b',"reason":' + orjson.dumps(why)
         self._raw = b'{"active_set":' + shown + reason
-        self._mark = blake2b(self._raw, digest_size=12).digest()
+        self._mark = blake2b(marks + reason, digest_size=12).digest()
         self._last: tuple[object, Whole] | None = None
 
     def whole(self, what: object, more: Callable[[], dict[str, Any]]) -> Whole:
@@ -131,8 +131,8 @@ class ActiveSets:
             partition.check()
             pool = ranking.pool
             uploads = partial(self._uploads, partition=partition, project=project)
-            shown = written(places, uploads, pool, pool.project.tasks, made.shown)
-            kept = Kept(shown, None if places else why_none(made.order))
+            shown, marks = written(places, uploads, pool, pool.project.tasks, made.shown)
+            kept = Kept(shown, marks, None if places else why_none(made.order))
             if len(made.answers) < KEPT:
                 made.answers[query.limit] = kept
         partition.check()

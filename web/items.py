@@ -1,6 +1,7 @@
 """How media are shown: the items of an active set, in Geti's shape, each with our reasons."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from hashlib import blake2b
 from typing import Any
 
 import msgspec
@@ -44,10 +45,15 @@ def items(places: Sequence[Place], uploads: Mapping[bytes, UploadRow], pool: Poo
 
     uploads: what was told of each image or video, by its 8 bytes.
     """
-    together: dict[bytes, list[Place]] = {}
+    return [item(group, uploads[whole], pool, tasks) for whole, group in together(places).items()]
+
+
+def together(places: Iterable[Place]) -> dict[bytes, list[Place]]:
+    """Places by their image or video."""
+    found: dict[bytes, list[Place]] = {}
     for place in places:
-        together.setdefault(place.medium[:HASH_BYTES], []).append(place)
-    return [item(group, uploads[whole], pool, tasks) for whole, group in together.items()]
+        found.setdefault(place.medium[:HASH_BYTES], []).append(place)
+    return found
 
 
 def written(
@@ -55,31 +61,34 @@ def written(
     uploads: Callable[[Sequence[Place]], Mapping[bytes, UploadRow]],
     pool: Pool,
     tasks: Sequence[Task],
-    kept: dict[bytes, bytes],
-) -> bytes:
-    """The same in JSON.
+    kept: dict[bytes, tuple[bytes, bytes]],
+) -> tuple[bytes, bytes]:
+    """The same in JSON, and what is another whenever that is, to be hashed in its place.
 
     uploads: reads what was told of some. kept: images that were written before, without their rank and choice, and
-    are the same still; more are put there.
+    are the same still, with hashes; more are put there.
     """
     new = [place for place in places if place.medium not in kept]
     told = uploads(new)
-    videos = {whole for whole, upload in told.items() if upload.frame_count}
     for place in new:
-        if place.medium[:HASH_BYTES] not in videos:
-            image: Any = item([place], told[place.medium[:HASH_BYTES]], pool, tasks)
+        upload = told[place.medium[:HASH_BYTES]]
+        if not upload.frame_count:
+            image: Any = item([place], upload, pool, tasks)
             del image["active_learning"]["rank"], image["active_learning"]["choice"]
-            kept[place.medium] = orjson.dumps(image)[:-2]  # before the brackets of that member and of all
-    done: dict[bytes, bytes] = {}
-    for place in places:
-        whole = place.medium[:HASH_BYTES]
-        if whole not in videos:
-            choice = b"null" if place.choice is None else msgspec.json.encode(place.choice)
-            done[whole] = b'%b,"rank":%d,"choice":%b}}' % (kept[place.medium], place.rank, choice)
-        elif whole not in done:
-            frames = [each for each in places if each.medium.startswith(whole)]
-            done[whole] = orjson.dumps(item(frames, told[whole], pool, tasks))
-    return b"[%b]" % b",".join(done.values())
+            raw = orjson.dumps(image)[:-2]  # before the brackets of that member and of all
+            kept[place.medium] = raw, blake2b(raw, digest_size=12).digest()
+    parts, marks = list[bytes](), list[bytes]()
+    for whole, group in together(places).items():
+        if group[0].medium in kept:
+            raw, mark = kept[group[0].medium]
+            choice = b"null" if group[0].choice is None else msgspec.json.encode(group[0].choice)
+            rest = b',"rank":%d,"choice":%b}}' % (group[0].rank, choice)
+            parts.append(raw + rest)
+            marks += (mark, rest)
+        else:
+            parts.append(orjson.dumps(item(group, told[whole], pool, tasks)))
+            marks.append(parts[-1])
+    return b"[%b]" % b",".join(parts), b"".join(marks)
 
 
 def item(places: Sequence[Place], upload: UploadRow, pool: Pool, tasks: Sequence[Task]) -> Item:
