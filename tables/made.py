@@ -18,8 +18,8 @@ from tables.sketches import Sketches
 from tables.slots import sketches_of
 
 SMALL = 50_000  # media of which an order is made anew whenever something has changed: some ten milliseconds
-REST = 10  # times what it took to make an order of more pass before the next is made, and it is answered from
-OLD_S = 30.0  # but no longer than this
+REST = 10  # times what it took to make an order of more pass before the next is made; twice that it is answered from,
+REST_S = 15.0  # but no longer than twice this
 SKETCHED = 50_000  # media of which sketches are kept, that were read
 TOLD = 10_000  # media of which it is kept what is told: some megabytes
 MANY = 100_000  # media that changed since an order was made; with more it is too old
@@ -105,7 +105,7 @@ class Made:
     """An order, and what it is true of.
 
     at: when it was begun to be made (milliseconds since the epoch). began, took_s: the same in seconds, as `Truth` has
-    them, and for how long. doubt: which media are to be looked at once more; gone: which of the others may not be
+    them, and what it took. doubt: which media are to be looked at once more; gone: which of the others may not be
     had; hidden: which are not for nobody in particular. answers: what was answered from it, by how many media were
     asked for. told: what is told of media, by their places, and shown, as whoever shows them has it, by the media: of
     those that were not touched since.
@@ -141,11 +141,16 @@ class Made:
         old_s = 0.0 if self.truth.changed_at is None else time.monotonic() - self.truth.changed_at
         if self.order.due is not None:
             old_s = max(old_s, (now - self.order.due) / 1000)
-        return len(self.order.media) > SMALL and not self.truth.anew and old_s < min(REST * self.took_s, OLD_S)
+        return len(self.order.media) > SMALL and not self.truth.anew and old_s < 2 * self.rest_s
 
     def rested(self) -> bool:
         """Whether the next one may be made: making takes a share of the time."""
-        return time.monotonic() - self.began >= min(REST * self.took_s, OLD_S)
+        return time.monotonic() - self.began >= self.rest_s
+
+    @property
+    def rest_s(self) -> float:
+        """How long it is from when it was begun until the next one may be."""
+        return min(REST * self.took_s, REST_S)
 
     def look(self) -> None:
         """Take notice of what was touched since it was looked at last."""

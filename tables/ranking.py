@@ -33,6 +33,7 @@ from tables.sketches import Sketches
 PART = 16384  # places of an order that are looked through at once
 AWAY_FROM = 5  # media that others have, for each of a set, from which it is kept away: more cost more than the set
 LOOKED_AT = 1200  # of those before a medium, for its rank: more than an active set may show
+SLOWER = 5  # times as long as the processor takes for it an order may take before that counts
 UNSETTLED = 1 / 8  # of the rows of a kind, changed since they were put in order
 # Where in a key, after project and kind, what stands that may not be had any more when its row changes; how long it is.
 TOUCHED = {
@@ -288,16 +289,22 @@ class Ranking:
         truth, pool, began = Truth(self._version), self.pool.lent(), time.monotonic()
         self._truths.add(truth)
         try:
-            order = await asyncio.to_thread(order_of, pool, task_id, now, self._patience_ms, self._known)
+            order, cpu_s = await asyncio.to_thread(self._timed, pool, task_id, now)
         except (UnknownProject, UnknownTask, BadQuery):
             return task_id, None
         finally:
             self.pool.given_back(pool)
-        made = Made(task_id, order, truth, now, began, time.monotonic() - began)
+        # What the processor has to do counts, and less how long others kept it from that.
+        made = Made(task_id, order, truth, now, began, max(cpu_s, (time.monotonic() - began) / SLOWER))
         self._made[task_id] = made
         if len(order.media) > SMALL:
             await asyncio.to_thread(trim)
         return task_id, made
+
+    def _timed(self, pool: Pool, task_id: str | None, now: int) -> tuple[Order, float]:
+        """An order, and the seconds of CPU that it took; to be made in a thread."""
+        began = time.thread_time()
+        return order_of(pool, task_id, now, self._patience_ms, self._known), time.thread_time() - began
 
     def current(self, made: Made) -> bool:
         """Whether nothing was changed since an order was made."""
