@@ -26,7 +26,7 @@ from deploy.serve import console
 from deploy.trial import a_kafka, own_folder
 from streams.errors import ActivesetError
 from streams.settings import Settings
-from tests.bench import ingest, ranked, recovery, retrieval, scaling, scoring, table
+from tests.bench import ingest, postgres, quix, ranked, recovery, retrieval, scaling, scoring, table
 from tests.bench.arms import apart
 from tests.bench.report import COMMITTED, Figure, Report
 from tests.bench.short import twice
@@ -41,7 +41,7 @@ PARTS: dict[str, Part] = {
     "scaling": scaling.scaling,
     "table": table.table,
 }
-BY_HAND: dict[str, Part] = {}
+BY_HAND: dict[str, Part] = {"quix": quix.quix, "postgres": postgres.postgres}
 
 
 async def main(settings: Settings, parts: list[str], keep: Path | None, *, full: bool, short: bool) -> int:
@@ -58,15 +58,17 @@ async def main(settings: Settings, parts: list[str], keep: Path | None, *, full:
                 console.print(f"[bold]{name}[/]")
                 own = replace(apart(ours, name), web_port=free_ports(1)[0])
                 await {**PARTS, **BY_HAND}[name](own, report, full=full)
-        report.write(path)
-    tell(report, keep)
+                report.write(path)
+                if keep is not None:
+                    report.write(keep)
+    tell(report)
     console.print(f"{time.monotonic() - began:.0f} s; {keep or path}")
     for each in below:
         console.print(f"[bold]less than CI allows[/], twice: {each.what}: {each.told()}")
     return int(bool(below))
 
 
-def tell(report: Report, keep: Path | None) -> None:
+def tell(report: Report) -> None:
     """Print all that was found, and how it lies to what was found before."""
     console.print(f"\n{report.markdown()}\n", markup=False)
     for line in report.compare(COMMITTED):
@@ -75,8 +77,6 @@ def tell(report: Report, keep: Path | None) -> None:
         limit = each.limit
         assert limit is not None
         console.print(f"missed: {each.what}: {each.told()}, {limit.told()}{f' ({limit.why})' if limit.why else ''}")
-    if keep is not None:
-        report.write(keep)
 
 
 def arguments() -> argparse.Namespace:
