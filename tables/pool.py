@@ -6,7 +6,7 @@ events. What was told before a project or a medium was deleted stays invisible, 
 
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -112,7 +112,15 @@ class Pool:
 
     def update(self, rows: Iterable[Change]) -> None:
         """Take rows; those of other projects, and kinds that no ranking needs, are passed over."""
+        scores = self._prefix + bytes([Kind.SCORE])
+        first, of, shelf = len(scores) + HASH_BYTES, b"", cast("Shelf[Any]", None)
         for key, value in rows:
+            if key.startswith(scores):  # of which there are most, and one after the other of one task
+                if not of or not key.startswith(of):
+                    of = key[:first]
+                    shelf = self._shelf(Kind.SCORE, of[len(scores) :])
+                shelf.change(key[first:], None if value is None else narrow(value))
+                continue
             if not key.startswith(self._prefix):
                 continue
             kind, rest = KINDS[key[len(self._prefix)]], key[len(self._prefix) + 1 :]
@@ -124,9 +132,7 @@ class Pool:
     def _take(self, kind: Kind, rest: bytes, value: bytes | None) -> None:
         by = BY.get(kind, 0)
         task, rest = rest[:by], rest[by:]
-        if kind is Kind.SCORE:
-            self._shelf(kind, task).change(rest, None if value is None else narrow(value))
-        elif kind in FORMS and rest:
+        if kind in FORMS and rest:
             self._shelf(kind, task).change(rest, None if value is None else value[: FORMS[kind][1].itemsize])
         elif value is None:
             self._rows.get((kind, task), {}).pop(rest, None)
