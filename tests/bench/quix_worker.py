@@ -31,7 +31,7 @@ def main() -> None:
         producer_extra_config={"message.max.bytes": MESSAGE_BYTES},
         loglevel="ERROR",
     )
-    parts, references = Parts(), InTable({})  # the state is at hand one step later, and what was there is not read
+    parts, references = Parts(), InTable({})  # a row is read where its state is
 
     def expanded(value: bytes, key: bytes, _: int, headers: list[tuple[str, bytes]]) -> list[Any]:
         record = Record(given.topic, 0, key, value, list(headers))
@@ -43,7 +43,7 @@ def main() -> None:
         key, value = change
         if value is None:
             state.delete(key.hex())
-        else:
+        elif state.get_bytes(key.hex()) != value:
             state.set_bytes(key.hex(), value)
 
     topic = app.topic(given.topic, key_deserializer="bytes", value_deserializer="bytes")
