@@ -52,13 +52,16 @@ async def steps(worker: Ours, settings: Settings) -> dict[str, Any]:
 
 
 async def timed(ask: Callable[[], Awaitable[None]], until: "asyncio.Task[Any]", pause_s: float = 0.0) -> list[float]:
-    """Ask again and again until something is done; the milliseconds that each answer took."""
+    """Ask again and again until something is done, which ends with us; the milliseconds that each answer took."""
     found = []
-    while not until.done():
-        began = time.perf_counter()
-        await ask()
-        found.append((time.perf_counter() - began) * 1000)
-        await asyncio.sleep(pause_s)
+    try:
+        while not until.done():
+            began = time.perf_counter()
+            await ask()
+            found.append((time.perf_counter() - began) * 1000)
+            await asyncio.sleep(pause_s)
+    finally:
+        until.cancel()
     return found
 
 
