@@ -15,7 +15,7 @@ from tables.store import Store
 
 log = logging.getLogger("activeset.state")
 
-SLICE = 500  # rows in a transaction
+SLICE = 1000  # rows in a transaction
 
 
 def lacks(store: Store, begins: int) -> bool:
