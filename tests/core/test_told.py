@@ -97,6 +97,7 @@ def test_score_rows_are_columns_that_say_the_same_however_they_came(
     assert [block.newest(key) for key in KEYS] == [newest(wanted[key]) if key in wanted else None for key in KEYS]
 
 
+@settings(deadline=None)
 @given(rows)
 def test_a_narrow_row_says_the_same_without_sketches(told: list[tuple[int, int, bool, bool, bool]]) -> None:
     value = value_of(told)
