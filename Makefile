@@ -22,7 +22,7 @@ $(READY): requirements.txt
 	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-demo: $(READY) ## show active learning on real images, through a real Kafka: ten minutes (python -m tests.bench --help: some of it)
+demo: $(READY) ## show active learning on real images, through a real Kafka: half a minute
 	@exec $(PY) -m deploy demo
 
 serve: $(READY) ## run a local Kafka and one worker until Ctrl-C (ACTIVESET_BROKER=host:port uses that Kafka)
@@ -36,7 +36,7 @@ MINUTES ?= 1
 fuzz: $(READY) ## events and requests that nobody has thought of, for a minute (MINUTES=5: for five)
 	@$(PY) -m tests.fuzz $(MINUTES)
 
-chaos: $(READY) ## three workers and every fault, for three minutes: nothing lost, nothing twice (ARGS="--help" tells more)
+chaos: $(READY) ## three workers under faults of all kinds, for three minutes: nothing lost, nothing twice (ARGS="--help" tells more)
 	@exec $(PY) -m tests.chaos $(ARGS)
 
 simulate: $(READY) ## what choosing saves, on digits, through a real Kafka: some minutes (ARGS="--help" tells more)
