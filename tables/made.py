@@ -138,10 +138,12 @@ class Made:
 
     def serves(self, now: int) -> bool:
         """Whether it may be answered from, though it is not current: it is large, and has not been old for long."""
+        return len(self.order.media) > SMALL and not self.truth.anew and self.old_s(now) < 2 * self.rest_s
+
+    def old_s(self, now: int) -> float:
+        """For how many seconds there has been something that it does not know; 0 if there is nothing."""
         old_s = 0.0 if self.truth.changed_at is None else time.monotonic() - self.truth.changed_at
-        if self.order.due is not None:
-            old_s = max(old_s, (now - self.order.due) / 1000)
-        return len(self.order.media) > SMALL and not self.truth.anew and old_s < 2 * self.rest_s
+        return old_s if self.order.due is None else max(old_s, (now - self.order.due) / 1000)
 
     def rested(self) -> bool:
         """Whether the next one may be made: making takes a share of the time."""

@@ -93,7 +93,7 @@ class ActiveSets:
     """Answers for the projects whose partitions are here.
 
     publish: publishes a record and returns its offset when Kafka has it.
-    now: milliseconds since the epoch. served: told of each set that is served how old its order is (milliseconds), and
+    now: milliseconds since the epoch. served: told of each set that is served how old its order is (seconds), and
     whether nothing has changed since.
     """
 
@@ -101,7 +101,7 @@ class ActiveSets:
     state: State
     publish: Callable[[Record], Awaitable[int]]
     now: Callable[[], int]
-    served: Callable[[int, bool], object] = lambda *_: None
+    served: Callable[[float, bool], object] = lambda *_: None
     # One at a time chooses for a project.
     locks: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
@@ -137,7 +137,7 @@ class ActiveSets:
                 made.answers[query.limit] = kept
         partition.check()
         now = self.now()
-        self.served(now - made.at, ranking.current(made))
+        self._served(made, now, current=ranking.current(made))
         what = {**partition.progress}, {**partition.ends}, made.truth.until, made.due(now)
 
         def more() -> dict[str, Any]:
@@ -145,6 +145,10 @@ class ActiveSets:
             return {"as_of": ranking.as_of(made), "lag": partition.lag(), "order": told}
 
         return kept.whole(what, more)
+
+    def _served(self, made: Made, now: int, *, current: bool) -> None:
+        """A set was served: tell how old its order is, or if it is not current, what it does not know."""
+        self.served((now - made.at) / 1000 if current else made.old_s(now), current)
 
     async def suggested(self, project: str, query: Query, workspace: str) -> ActiveSet:
         """The active set, marked as suggested: until nothing else is left, no other request gets these media.
@@ -205,7 +209,7 @@ class ActiveSets:
                 may = eligible(pool, query.task_id)
                 left = [each for each in ours if may(each.medium)]
                 if left or (ours and lease is not None):
-                    self.served(now - made.at, current)
+                    self._served(made, now, current=current)
                     as_of = {**ranking.as_of(made), EVENTS: offset}
                     return Got(self.answer(left, ranking, partition, as_of, order, ANNOTATED), left, lease)
                 attempt += lease is not None

@@ -111,8 +111,9 @@ class Metrics:
         )
         self.order_age = Histogram(
             "activeset_order_age_seconds",
-            "Seconds since the order was asked for from which a set was served; current: whether nothing of the "
-            "project has changed since then (an order that is current may be of any age).",
+            "How old, in seconds, the order is from which a set was served. current, yes: since it was asked for, and "
+            "nothing of the project has changed since (it may be of any age); no: since the first change that it does "
+            "not know.",
             ("current",),
             buckets=AGES_S,
             registry=registry,
@@ -135,9 +136,9 @@ class Metrics:
         self.rows.inc(rows)
         self.transactions.inc()
 
-    def served(self, age_ms: int, current: bool) -> None:
-        """A set was served from an order. age_ms: since the order was asked for."""
-        self.order_age.labels("yes" if current else "no").observe(max(0, age_ms) / 1000)
+    def served(self, age_s: float, current: bool) -> None:
+        """A set was served from an order. age_s: of what it does not know, or if it is current, of the order."""
+        self.order_age.labels("yes" if current else "no").observe(max(0.0, age_s))
 
     def text(self) -> bytes:
         """All of it, in Prometheus' text format."""

@@ -1,5 +1,6 @@
 """`python -m tests.fuzz MINUTES`: round after round, each with chances of its own, until so many minutes are over."""
 
+import argparse
 import sys
 import time
 
@@ -19,4 +20,8 @@ def main(minutes: float) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(float(sys.argv[1]) if len(sys.argv) > 1 else 1.0))
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description="Events and requests nobody thought of.")
+    parser.add_argument(
+        "minutes", nargs="?", type=float, default=1.0, help="for how long, and to the end of a round (1)"
+    )
+    sys.exit(main(parser.parse_args().minutes))
