@@ -27,6 +27,7 @@ from faust.types import TP
 from faust.types.transports import TransportT
 from faust.types.web import Web as WebT
 from faust.web.drivers.aiohttp import Web
+from rocksdict import AccessType, Options, Rdict
 
 from streams import lenient
 from streams.errors import NotReady
@@ -299,6 +300,22 @@ class OurOptions(RocksDBOptions):
         return options
 
 
+def unknown_files(path: Path) -> set[str]:
+    """The files of rows in the folder of a RocksDB of which its manifest does not know.
+
+    A manifest that was cut short is opened without an error, and what it knew of is lost. Seldom it is a file that a
+    worker was about to enter, or to remove, when it was killed: then rows are restored that need not be.
+    """
+    there = {file.name for file in path.glob("*.sst")}
+    if not there:
+        return there
+    database = Rdict(str(path), Options(raw_mode=True), access_type=AccessType.read_only(False))
+    try:
+        return there - {file["name"].lstrip("/") for file in database.live_files()}
+    finally:
+        database.close()
+
+
 class OurStore(Store):
     """RocksDBs, one for each partition; one that is damaged is put out of the way, and begins empty."""
 
@@ -311,7 +328,9 @@ class OurStore(Store):
         why: object = "a file of it could not be read"
         if not (path / CONDEMNED).exists():
             try:
-                return super()._open_for_partition(partition)
+                if not (unknown := unknown_files(path)):
+                    return super()._open_for_partition(partition)
+                why = f"its manifest does not know of {', '.join(sorted(unknown))}"
             except Exception as error:
                 if any(word in str(error) for word in NOT_DAMAGE):
                     raise

@@ -118,7 +118,7 @@ async def test_a_worker_outlives_a_broker_that_is_away_for_a_while(own_kafka: Lo
     assert (await ended(worker))[0] == 0
 
 
-@pytest.mark.parametrize("damage", ["truncated", "gone", "no database"])
+@pytest.mark.parametrize("damage", ["truncated", "gone", "no database", "unknown"])
 async def test_a_damaged_store_is_set_aside_and_restored(kafka: str, prefix: str, start: Start, damage: str) -> None:
     worker = await start(*WORKER, broker=kafka, topic_prefix=prefix)
     await until(worker.partitions, worker)
@@ -135,6 +135,9 @@ async def test_a_damaged_store_is_set_aside_and_restored(kafka: str, prefix: str
                 os.truncate(file, file.stat().st_size // 2)
             case "gone":
                 file.unlink()
+            case "unknown":  # to a manifest that was cut short, which RocksDB opens without an error
+                for manifest in file.parent.glob("MANIFEST-*"):
+                    os.truncate(manifest, manifest.stat().st_size // 2)
             case _:
                 file.parent.joinpath("CURRENT").write_text("garbage")
 
