@@ -23,6 +23,7 @@ log = logging.getLogger("activeset.agents")
 
 ROW_BYTES = 1024 * 1024  # of a row: Kafka must take it, whatever the event looked like that it came from
 FEW = 16_384  # numbers that take less to score than to hand to another thread and back
+MEDIUM = 8  # numbers that take as much as a medium does
 FITS = 4  # batches whose PCAs are kept, to score the next chunk with
 
 Count = Callable[[str, int], None]
@@ -56,7 +57,7 @@ class Decider:
             return lambda rows: changes(event, rows, heard)
         seen = None if event.subset == "seen" or event.features is None else self.known(event, rows)
         with self._timed() if event.subset == "unseen" else nullcontext():
-            if numbers(event) > FEW:
+            if seen is not None or numbers(event) > FEW:  # their PCAs may have to be made
                 given, scored = await asyncio.to_thread(scored_columns, event, seen)
             else:
                 given, scored = scored_columns(event, seen)
@@ -98,11 +99,10 @@ class Decider:
 
 
 def numbers(event: ArtifactsInferred) -> float:
-    """How many numbers a chunk tells of its media, if all of them are tensors; infinitely many if not."""
-    told = [
-        each for each in (event.probabilities, event.features, *(event.utilities or {}).values()) if each is not None
-    ]
-    return sum(math.prod(each.shape) if isinstance(each, Tensor) else math.inf for each in told)
+    """How many numbers a chunk has, a medium being so many, if all others are in tensors; infinitely many if not."""
+    told = (event.probabilities, event.features, *(event.utilities or {}).values())
+    others = sum(math.prod(each.shape) if isinstance(each, Tensor) else math.inf for each in told if each is not None)
+    return others + MEDIUM * (len(event.media) + len(event.no_prediction))
 
 
 def scored_columns(event: ArtifactsInferred, seen: Seen | None) -> tuple[Columns, Scored | None]:

@@ -51,7 +51,7 @@ def score(columns: Columns, seen: Seen | None, *, multi_label: bool, novelty: bo
     found: dict[str, Array] = {}
     failed = 0
     for name, needs in NEEDS.items():
-        if any(given[each] is None for each in needs) or (name == "novelty" and not novelty):
+        if not columns.media or any(given[each] is None for each in needs) or (name == "novelty" and not novelty):
             continue
         try:
             with np.errstate(divide="ignore", invalid="ignore"):  # what is no number is no utility

@@ -128,7 +128,7 @@ class Ranking:
         Raises:
             UnknownProject, UnknownTask, BadQuery: as `Pool.task`.
         """
-        old = None
+        wanted, old = self._version, None
         while True:
             made = await self.made(task_id, now, old)
             count = limit - drawn_at_least(made.order.how.explore, limit)
@@ -139,10 +139,12 @@ class Ranking:
                 continue
             if made.order.how.explore or any(group.sketches for group in groups):
                 of = await asyncio.to_thread(self._set, made.order, groups, asked, limit, seed)
+                asked = self.asked(made, now, user_id)  # what was hidden meanwhile is, too
             else:  # it takes less than a thread does to begin
                 of = self._set(made.order, groups, asked, limit, seed)
             places = self.still(made, of, asked)
-            if places or not of:
+            # That nothing is left only an order can tell that knows all.
+            if places or (not of and made.truth.version >= wanted and not made.due(now)):
                 return places, made
 
     def asked(self, made: Made, now: int, user_id: str | None = None) -> Asked:
@@ -296,7 +298,8 @@ class Ranking:
             self.pool.given_back(pool)
         # What the processor has to do counts, and less how long others kept it from that.
         made = Made(task_id, order, truth, now, began, max(cpu_s, (time.monotonic() - began) / SLOWER))
-        self._made[task_id] = made
+        kept = {of: each for of, each in self._made.items() if self.current(each) or each.serves(now)}
+        self._made = {**kept, task_id: made}
         if len(order.media) > SMALL:
             await asyncio.to_thread(trim)
         return task_id, made

@@ -15,7 +15,7 @@ from streams.media import Image
 from tables.choosing import Choice, Group, chosen
 from tables.heads import AMONG
 from tables.made import Place
-from tables.order import Order, order_of
+from tables.order import Order, medium_at, order_of
 from tables.pool import Pool
 from tables.ranking import Ranking
 from tables.rows import SKIP, SKIPS, Kind, hashed, medium_bytes, pack_int, prefix_of
@@ -308,6 +308,62 @@ async def made_in_a_second(ranking: Ranking, slow: Gate, clock: Clock) -> None:
 async def more(ranking: Ranking, table: Table, image: str) -> None:
     await table.hears("media_uploads", dataset_storage_id="s", media=[{"media_type": "image", "media_id": image}])
     ranking.update([*table.scan(prefix_of("p", Kind.UPLOAD))])
+
+
+async def test_that_nothing_is_left_only_an_order_tells_that_knows_all(slow: Gate, clock: Clock) -> None:
+    table = await told("m1")
+    await table.hears("annotation_updates", media_type="image", media_id="m1", states={"t": "annotated"})
+    ranking = ranking_of(table)
+    await made_in_a_second(ranking, slow, clock)
+
+    await more(ranking, table, "m2")
+    asking = asyncio.create_task(top(ranking))
+    await slow.reached()
+    slow.set()
+
+    assert len(await asking) == 1
+
+
+async def test_orders_of_tasks_that_are_gone_are_not_kept() -> None:
+    table = await told("m1")
+    ranking = ranking_of(table)
+    for number in range(3):
+        task = f"t{number}"
+        await table.hears(
+            "project_updates", timestamp=NOW + number + 1, dataset_storage_id="s", tasks=[{"task_id": task}]
+        )
+        ranking.update([*table.scan(prefix_of("p", Kind.PROJECT))])
+        await ranking.best(task, 1, NOW)
+
+    assert [*ranking._made] == ["t2"]
+
+
+async def test_what_is_skipped_while_a_set_is_put_together_is_answered_to_nobody_else(
+    slow: Gate, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = [f"a{number}" for number in range(30)]
+    table = await told(*images, **learns(diversify=True))
+    await table.hears("inference_artifacts", **grouped(images))
+    ranking = ranking_of(table)
+    await made_in_a_second(ranking, slow, clock)
+    made = await ranking.made("t", NOW)
+    first, gate, put = medium_at(made.order.media, int(made.order.best[0])), Gate(), Ranking._set
+
+    def late(*given: Any) -> list[Choice]:
+        gate.begun = True
+        assert gate.wait(30)
+        return put(*given)
+
+    monkeypatch.setattr(Ranking, "_set", late)
+    choosing = asyncio.create_task(ranking.best("t", 3, NOW, "u"))
+    await gate.reached()
+    skipped = np.array((NOW, SKIPS.index("others")), SKIP).tobytes()
+    ranking.update([(prefix_of("p", Kind.SKIP) + first + hashed("u"), skipped)])
+    gate.set()
+    await choosing
+
+    assert ranking.pool.skipped(first, None)
+    assert first not in [place.medium for place in (await ranking.best("t", 10, NOW))[0]]
 
 
 async def test_an_order_of_many_media_is_answered_from_while_the_next_one_is_made(slow: Gate, clock: Clock) -> None:
