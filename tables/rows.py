@@ -116,9 +116,7 @@ def moved_name(topic: str, partition: int) -> str:
     return f"{topic}<{partition}"
 
 
-# Names of progress rows that no topic has: of one that is written when nothing else is, of what is being mended, and up
-# to which beginning of the changelog it was (tables/mend.py).
-KEPT, MENDING, WHOLE = "<", "<mending", "<whole"
+KEPT = "<"  # whose progress row is written when nothing else is; no topic has such a name
 SWEEPS = prefix_of("", Kind.SWEEP)  # what their keys begin with
 
 

@@ -19,7 +19,6 @@ from streams.offsets import AskEnds, Offsets
 from streams.settings import Settings
 from streams.topics import CHANGELOG, SOURCES, TABLE
 from tables.batch import Changelog, Ends, Member
-from tables.mend import lacks, mend
 from tables.partition import Partition
 from tables.store import FaustStores, Store, Stores
 
@@ -87,10 +86,6 @@ class State:
         ends = await self._changelog.ends(list(taken))
         self.origin = ends.origin
         self._check(taken, ends)
-        begins = {number: ends.begins.get(number, 0) for number in taken}
-        for number, each in taken.items():
-            if lacks(each.store, begins[number]):
-                each.store.partial = True
         positions = {number: each.store.offset + 1 for number, each in taken.items()}
         self.restoring = {number: ends.offsets[number] - position for number, position in positions.items()}
         count = 0
@@ -101,8 +96,6 @@ class State:
             self.restoring[part.partition] = ends.offsets[part.partition] - part.offset - 1
         if count:
             log.info("restored %d rows from the changelog", count)
-        for number, each in taken.items():
-            await mend(number, each.store, each.writer, begins[number])
         sources = await self.source_ends(taken)
         for number, each in taken.items():
             each.restored(sources[number], NEEDED)
@@ -163,7 +156,7 @@ def wrong(store: Store, number: int, ends: Ends) -> str:
         return f"of another changelog than {ends.origin}"
     if store.offset >= ends.offsets[number]:
         return "ahead of its changelog"
-    if lacks(store, ends.begins.get(number, 0)):
+    if store.offset + 1 < ends.begins.get(number, 0):
         return f"older than its changelog, which begins at {ends.begins[number]} now"
     # A row that was deleted since would stay, for what told so is gone.
     if ends.forgotten_ms is not None and store.written_ms is not None and store.written_ms < ends.forgotten_ms:

@@ -15,8 +15,6 @@ from tables.rows import Change
 OFFSET = b"__faust\0offset__"  # where Faust looks for it, too
 ORIGIN = b"__activeset\0origin__"
 WRITTEN = b"__activeset\0written__"
-PARTIAL = b"__activeset\0partial__"
-OURS = b"__"  # what begins so is no row
 
 
 class Store:
@@ -64,10 +62,6 @@ class Store:
             return rows
         return list(islice(self.scan(prefix, after), count))  # which sees that the end is one
 
-    def rows(self, after: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
-        """All rows of the partition, in order of their keys, from a key on."""
-        return (row for row in self.scan(b"", after) if not row[0].startswith(OURS))
-
     def write(self, changes: Iterable[Change], offset: int, written_ms: int | None = None) -> None:
         """Write rows at once, with the changelog's offset up to which all rows are here.
 
@@ -110,18 +104,6 @@ class Store:
         """When Kafka took the last of the rows that are here; none, if it did not tell."""
         told = self._database.get(WRITTEN)
         return None if told is None else int(told)
-
-    @property
-    def partial(self) -> bool:
-        """Whether rows may be missing that the changelog does not tell any more."""
-        return self._database.get(PARTIAL) is not None
-
-    @partial.setter
-    def partial(self, so: bool) -> None:
-        if so:
-            self._database.put(PARTIAL, b"1")
-        else:
-            self._database.delete(PARTIAL)
 
     @property
     def origin(self) -> str:

@@ -7,7 +7,7 @@ no worker, no Faust, and nothing of what reads, groups, writes or restores: that
 import re
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +27,7 @@ from streams.partition import partition_of
 from streams.record import Heard, Record
 from streams.topics import CHANGELOG, SOURCES, TABLE
 from tables.leases import LeaseRow
-from tables.rows import FOREVER, GRANT, KEPT, MENDING, WHOLE, Change, Kind, prefix_of, unpack_int
+from tables.rows import FOREVER, GRANT, KEPT, Change, Kind, prefix_of, unpack_int
 from tests.core.table import Table
 
 MOVED_FROM = "activeset-moved-from"  # `<partition>:<offset>:<whose>`: where a moved record was before
@@ -40,7 +40,6 @@ Tables = Mapping[int, Rows]
 OF_NOBODY = prefix_of("")  # a partition's own rows, which are about no project
 PROGRESS = prefix_of("", Kind.PROGRESS)
 OFFSET = b"__faust\0offset__"
-PARTIAL = b"__activeset\0partial__"
 BOOKKEEPING = b"__"  # no key of a row begins so: it would be of a project with a name of 24,415 bytes
 
 
@@ -235,13 +234,11 @@ class Kept:
     rows: about projects.
     progress: the offset up to which each topic is applied.
     offset: of the last record of the changelog that is in them; -1 if none is.
-    partial: whether it says that rows are missing.
     """
 
     rows: dict[bytes, bytes]
     progress: dict[str, int]
     offset: int
-    partial: bool = False
 
 
 def kept(everything: Rows, offset: int) -> Kept:
@@ -307,13 +304,11 @@ def appended(records: dict[int, list[tuple[int, bytes, bytes | None]]]) -> Appen
     answer = Appended(records)
     for partition, told in records.items():
         last: dict[bytes, int] = {}
-        mending = False
         for offset, key, value in told:
             if not key.startswith(PROGRESS):
                 continue
-            mending = mending if name_of(key) != MENDING else value is not None
             before, now = last.get(key, -1), -1 if value is None else unpack_int(value)
-            if now <= before and name_of(key) not in (KEPT, MENDING, WHOLE) and not mending:
+            if now <= before and name_of(key) != KEPT:
                 what = "is told again" if now == before else f"goes back from {before}"
                 where = f"partition {partition}, changelog offset {offset}"
                 answer.violations.append(f"{where}: progress {now} of {name_of(key)} {what}")
@@ -348,7 +343,7 @@ def rows_of(path: Path) -> Kept:
     """
     everything = whole(path)
     found = {key: value for key, value in everything.items() if not key.startswith(BOOKKEEPING)}
-    return replace(kept(found, int(everything.get(OFFSET, b"-1"))), partial=PARTIAL in everything)
+    return kept(found, int(everything.get(OFFSET, b"-1")))
 
 
 def whole(path: Path) -> dict[bytes, bytes]:

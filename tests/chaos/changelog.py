@@ -1,4 +1,4 @@
-"""The changelog during a run: all of it, kept by who reads along; compacted; cut off at its beginning."""
+"""The changelog during a run: all of it, kept by who reads along; and compacted."""
 
 import threading
 import time
@@ -17,7 +17,6 @@ from tests.broker.programs import ALL
 admin: Any = confluent_kafka.admin  # which types half of its names
 POLL_S = 0.2
 PATIENCE_S = 120.0
-LEFT = 10  # records of each partition that are left when it is cut
 EAGER = {
     "segment.ms": "100",
     "min.cleanable.dirty.ratio": "0.001",
@@ -157,16 +156,3 @@ def tombstones(kafka: str, prefix: str, up_to: dict[int, int]) -> int:
         return count
     finally:
         reader.close()
-
-
-def cut(kafka: str, prefix: str) -> str:
-    """Have Kafka delete all but the last records of each partition of the changelog; says up to where."""
-    topic = prefix + CHANGELOG.name
-    up_to = {number: max(0, end - LEFT) for number, end in ends(kafka, prefix).items()}
-    client = admin.AdminClient({"bootstrap.servers": kafka})
-    wanted = [TopicPartition(topic, number, offset) for number, offset in up_to.items()]
-    configure(kafka, prefix, {"cleanup.policy": "compact,delete", "retention.ms": "-1"})  # else Kafka refuses it
-    for answer in client.delete_records(wanted).values():
-        answer.result()
-    configure(kafka, prefix, {"cleanup.policy": "compact", "retention.ms": None})
-    return f"the changelog begins at {[*up_to.values()]}"

@@ -357,16 +357,6 @@ fault("kafka-pause-30", "SIGSTOP of Kafka for 30 s", of="kafka", lasts_s=(30, 30
 fault("kafka-pause-120", "SIGSTOP of Kafka for 120 s", of="kafka", lasts_s=(120, 120), weight=0)(kafka_pause)
 
 
-@fault("cut", "SIGKILL, and the changelog begins later than its rows end when it is back", weight=0, away_s=6)
-async def cut(ring: Ring, step: Step, place: Place) -> None:
-    await ring.fleet.kill(place)
-    fleet = ring.fleet
-    await fleet.eventually(fleet.shared, "that two workers share the partitions")
-    await asyncio.sleep(step.away_s)  # and write
-    fleet.note(await asyncio.to_thread(changelog.cut, fleet.kafka, fleet.prefix))
-    await fleet.join(place)
-
-
 @fault("compacted", "SIGKILL, and the changelog is compacted, tombstones too, before it is back", weight=0)
 async def compacted(ring: Ring, step: Step, place: Place) -> None:
     await ring.fleet.kill(place)

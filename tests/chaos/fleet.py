@@ -134,7 +134,7 @@ class Fleet:
         await self.find(place, "when it was killed")
 
     async def find(self, place: Place, when: str) -> None:
-        """Look at a worker's disk while nobody uses it; what is not whole, or somebody laid hands on, is left out."""
+        """Look at a worker's disk while nobody uses it; what somebody laid hands on is left out."""
         whose = f"{place.name}'s disk {when}, {time.monotonic() - self.began:.1f} s"
         await asyncio.to_thread(self._look, place, whose)
 
@@ -143,8 +143,7 @@ class Fleet:
             if number in place.tampered:
                 continue
             try:
-                if (found := oracle.rows_of(database)).partial:
-                    continue
+                found = oracle.rows_of(database)
             except Exception as why:  # noqa: BLE001 - rocksdict has no class of its own
                 self.note(f"partition {number} of {whose} cannot be read: {why}")
                 if not place.wounded:

@@ -30,7 +30,7 @@ from tests.chaos.schedule import Step
 
 PREFIX = "chaos."
 PATIENCE_S = 240.0  # until all is well again, on a machine that is slow
-LONG_S = 900.0  # the same where faults may be asked for after which all topics are applied anew
+LONG_S = 900.0  # the same where faults that take minutes are asked for
 RATE = 60.0  # events a second
 LOOK_S = 0.3
 MORE_IMAGES = 250  # of each project, for each minute: that none runs out of what may be suggested

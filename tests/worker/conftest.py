@@ -117,7 +117,7 @@ class ListChangelog(Changelog):
     async def read(self, positions: Mapping[int, int], ends: Mapping[int, int]) -> AsyncIterator[Slice]:
         for partition, position in positions.items():
             rows = self.rows[partition][: ends[partition]]
-            for first in range(max(position, self.begins.get(partition, 0)), len(rows), 3):
+            for first in range(position, len(rows), 3):
                 part = rows[first : first + 3]
                 yield Slice(partition, part, first + len(part) - 1)
 

@@ -17,7 +17,6 @@ from tables.state import NEEDED, State
 from tests.worker.conftest import GENERATION, NOW, Disk, House, ListChangelog, ListWriter, a_member, no_ends
 
 KEY = prefix_of("p1", Kind.RESET)
-OTHER = prefix_of("p2", Kind.RESET)
 
 
 def at(offset: int, partition: int = 0, generation: int = GENERATION, topic: str = "active_set_events") -> At:
@@ -104,7 +103,7 @@ async def test_a_taken_partition_is_restored_from_its_changelog(house: House, tm
     assert after.position("active_set_events", 0) == 6
 
 
-@pytest.mark.parametrize("wrong", ["foreign", "ahead", "of nobody knows which", "out of date"])
+@pytest.mark.parametrize("wrong", ["foreign", "ahead", "of nobody knows which", "cut off", "out of date"])
 async def test_a_store_that_its_changelog_cannot_bring_up_to_date_is_set_aside_and_restored(
     house: House, tmp_path: Path, wrong: str
 ) -> None:
@@ -114,6 +113,7 @@ async def test_a_store_that_its_changelog_cannot_bring_up_to_date_is_set_aside_a
     disk.open(0).write([(stale, b"stale")], 7 if wrong == "ahead" else 0, NOW)
     foreign = {"foreign": "another kafka/changelog", "of nobody knows which": ""}
     disk.open(0).origin = foreign.get(wrong, house.changelog.origin)
+    house.changelog.begins = {0: 2 if wrong == "cut off" else 0}
     house.changelog.forgotten_ms = NOW + 1 if wrong == "out of date" else NOW
 
     state = new_state(house, disk)
@@ -124,56 +124,6 @@ async def test_a_store_that_its_changelog_cannot_bring_up_to_date_is_set_aside_a
     kept = Rdict(str(tmp_path / "used" / "0.aside"), Options(raw_mode=True))
     assert kept.get(stale) == b"stale"
     kept.close()
-
-
-async def test_rows_that_the_changelog_has_lost_are_told_again_by_who_has_them(house: House, tmp_path: Path) -> None:
-    await apply(house.state, at(0), writes(b"1"))
-    await apply(house.state, at(1), lambda _: [(OTHER, b"2")])
-    house.changelog.begins = {0: len(house.changelog.rows[0]) - 1}
-    await house.state.take([0], GENERATION + 1, a_member)
-    new = Disk(tmp_path / "new")
-
-    after = new_state(house, new)
-    await after.take([0], GENERATION + 2, a_member)
-
-    assert new.open(0).get([KEY, OTHER]) == [b"1", b"2"]
-    assert not new.open(0).partial
-    assert after.position("active_set_events", 0) == 2
-
-
-@pytest.mark.parametrize("whose", ["new", "old", "of who died"])
-async def test_rows_that_nobody_has_any_more_are_made_anew_from_the_topics(
-    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whose: str
-) -> None:
-    await apply(house.state, at(0), writes(b"1"))
-    await apply(house.state, at(1), lambda _: [(OTHER, b"2")])
-    house.changelog.begins = {0: len(house.changelog.rows[0]) - 2}
-    disk = Disk(tmp_path / "new")
-    if whose == "old":
-        disk.open(0).write([(KEY, b"old")], 0)
-        disk.open(0).origin = house.changelog.origin
-    if whose == "of who died":  # when what is left was restored
-        with monkeypatch.context() as patch:
-            patch.setattr("tables.state.mend", lost)
-            with pytest.raises(OSError, match="died"):
-                await new_state(house, disk).take([0], GENERATION + 1, a_member)
-        assert disk.open(0).offset == len(house.changelog.rows[0]) - 1
-
-    state = new_state(house, disk)
-    await state.take([0], GENERATION + 2, a_member)
-
-    assert disk.open(0).get([KEY, OTHER]) == [None, None]
-    assert state.position("active_set_events", 0) == 0
-    again = Disk(tmp_path / "again")
-    await apply(state, at(0, generation=GENERATION + 2), writes(b"1"))
-    after = new_state(house, again)
-    await after.take([0], GENERATION + 3, a_member)
-    assert again.open(0).get([KEY, OTHER]) == [b"1", None]
-    assert after.position("active_set_events", 0) == 1
-
-
-async def lost(*_: object) -> None:
-    raise OSError("died")
 
 
 async def test_a_row_that_was_deleted_stays_so_when_it_is_restored(house: House, tmp_path: Path) -> None:
