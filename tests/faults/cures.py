@@ -15,7 +15,7 @@ from tables import batch
 from tables.gaps import Gaps, Verdict
 from tables.partition import Entry, Partition
 from tables.pending import Pending
-from tables.rows import pack_int, progress_key
+from tables.rows import Change, pack_int, progress_key
 from tables.state import State
 
 
@@ -52,12 +52,11 @@ def fencing() -> None:
 def order() -> None:
     """rows are in RocksDB before the changelog has them"""
 
-    async def rocksdb_first(self: Partition, group: list[Entry]) -> bool:
+    async def rocksdb_first(self: Partition, group: list[Entry], rows: list[Change]) -> bool:
         marks = {name: offset for each in group for name, offset in each.marks.items()}
-        rows = [change for each in group for change in each.changes]
         progress = [(progress_key(name), pack_int(offset)) for name, offset in marks.items()]
         self.store.write([*rows, *progress], self.store.offset)
-        written: bool = await changelog_first(self, group)
+        written: bool = await changelog_first(self, group, rows)
         return written
 
     changelog_first = put(Partition, "_written", rocksdb_first)
