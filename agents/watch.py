@@ -83,7 +83,9 @@ class Watch:
                 each.caught_up = True
         silent = self.app.unheard_s() > self.settings.session_timeout_s
         missing = {*self.app.owned()} - {each.number for each in partitions}
-        lost = not self.app.settled() or silent or bool(missing) or not self._answered
+        # Right after Kafka came back it may have told whoever shares partitions out of no topics: then nobody has any.
+        nobodys = any(self.app.owner(number) is None for number in range(self.settings.partitions))
+        lost = not self.app.settled() or silent or bool(missing) or nobodys or not self._answered
         self._beat("joining the group and restoring", lost, self.state.restored)
         # Of all topics together: one loop reads them, and one that is slow to apply keeps the others waiting.
         behind = any(self._through(each, topic) < end for each in partitions for topic, end in each.ends.items())
