@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tests.bench.machine import ONE_THREAD
 
@@ -28,7 +29,7 @@ from streams.errors import ActivesetError
 from streams.settings import Settings
 from tests.bench import ingest, postgres, quix, ranked, recovery, retrieval, scaling, scoring, table
 from tests.bench.arms import apart
-from tests.bench.report import COMMITTED, Figure, Report
+from tests.bench.report import COMMITTED, Figure, Report, read
 from tests.bench.short import twice
 
 Part = Callable[..., Awaitable[None]]
@@ -46,32 +47,32 @@ BY_HAND: dict[str, Part] = {"quix": quix.quix, "postgres": postgres.postgres}
 
 async def main(settings: Settings, parts: list[str], keep: Path | None, *, full: bool, short: bool) -> int:
     """Measure some parts on one Kafka; 0 when they were measured, and in a short run are as CI wants them."""
-    report, began, below = Report(), time.monotonic(), list[Figure]()
+    report, began, below, last = Report(), time.monotonic(), list[Figure](), read(COMMITTED)
     console.print(report.head())
     with own_folder(replace(settings, partitions=1, log_level="warning"), "bench") as trial:
         path = trial.state_dir / "results.json"
         async with AsyncExitStack() as stack:
             ours = await stack.enter_async_context(a_kafka(trial))
-            if short:
-                below = await twice(ours, report)
-            for name in parts if not short else ():
+            for name in ["short"] if short else parts:
                 console.print(f"[bold]{name}[/]")
-                own = replace(apart(ours, name), web_port=free_ports(1)[0])
-                await {**PARTS, **BY_HAND}[name](own, report, full=full)
-                report.write(path)
-                if keep is not None:
-                    report.write(keep)
-    tell(report)
+                if short:
+                    below = await twice(ours, report)
+                else:
+                    own = replace(apart(ours, name), web_port=free_ports(1)[0])
+                    await {**PARTS, **BY_HAND}[name](own, report, full=full)
+                for each in {path, keep or path}:
+                    report.write(each)
+    tell(report, last)
     console.print(f"{time.monotonic() - began:.0f} s; {keep or path}")
-    for each in below:
-        console.print(f"[bold]less than CI allows[/], twice: {each.what}: {each.told()}")
+    for figure in below:
+        console.print(f"[bold]less than CI allows[/], twice: {figure.what}: {figure.told()}")
     return int(bool(below))
 
 
-def tell(report: Report) -> None:
-    """Print all that was found, and how it lies to what was found before."""
+def tell(report: Report, last: dict[str, Any]) -> None:
+    """Print all that was found, and how it lies to what was found the last time."""
     console.print(f"\n{report.markdown()}\n", markup=False)
-    for line in report.compare(COMMITTED):
+    for line in report.compare(last):
         console.print(f"differs from the last time: {line}")
     for each in report.missed():
         limit = each.limit

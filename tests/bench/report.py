@@ -120,12 +120,12 @@ class Report:
         told = {"at": time.strftime("%Y-%m-%d", time.gmtime()), "machine": self.machine, "figures": figures}
         path.write_text(json.dumps(told, indent=1) + "\n")
 
-    def compare(self, path: Path) -> Iterable[str]:
-        """The ratios that differ from those of the last time that was committed."""
-        last = read(path).get("figures", {})
+    def compare(self, last: dict[str, Any]) -> Iterable[str]:
+        """The ratios that differ from those of the last time, as `read` has them."""
+        figures = last.get("figures", {})
         for each in self.figures:
-            if each.unit == "x" and each.key in last:
-                before = last[each.key]["median"]
+            if each.unit == "x" and each.key in figures:
+                before = figures[each.key]["median"]
                 by = each.median / before - 1 if before else 0.0
                 if abs(by) > MOVED:
                     yield f"{each.what}: {short(each.median)}x, was {short(before)}x ({by:+.0%})"

@@ -37,7 +37,7 @@ class Lease:
 
     since, until: from when at the latest, and until when at least, in milliseconds.
     media: what it has not given back.
-    unsure: what it has not, as it was told, or has again: an image that is annotated may be to revisit later.
+    given: what it has given back. What is annotated is in neither: it is not told, and may be to revisit later.
     changes: what was done with it.
     """
 
@@ -47,7 +47,7 @@ class Lease:
     since: int
     until: int
     media: set[Medium] = field(default_factory=set)
-    unsure: set[Medium] = field(default_factory=set)
+    given: set[Medium] = field(default_factory=set)
     changes: Counter[str] = field(default_factory=Counter)
 
     def had(self, until: int) -> Had:
@@ -141,7 +141,7 @@ class Annotator:
             self.watch.has(lease.project, medium, lease.had(asked))
         if done:
             lease.media -= gone
-            lease.unsure |= gone if status == 400 else set()
+            lease.given |= gone if status != 400 else set()
             lease.until = lease.until if until is None else until
             lease.changes[what] += 1
         else:
@@ -151,8 +151,8 @@ class Annotator:
         return done
 
     def _see(self, lease: Lease, told: Any, what: str) -> None:
-        """See that nothing is in a lease that was not; what is deleted meanwhile goes from it."""
-        strange = media_of(told) - lease.media - lease.unsure
+        """See that nothing is in a lease that was given back; what is deleted meanwhile goes from it."""
+        strange = media_of(told) & lease.given
         if strange:
             self.watch.violations.append(f"lease {lease.name} of {lease.project} has, {what}, {strange} as well")
 
@@ -199,8 +199,7 @@ def unlike_rows(leases: Sequence[Lease], rows: Tables, grants: Tables) -> list[s
                 continue
             if row.expires_at < lease.until:
                 found.append(f"{about} ends at {row.expires_at}, which was to be {lease.until}")
-            kept = {(row.holder, medium_bytes(medium)) for medium in lease.media | lease.unsure}
-            if given_back := {grant for grant in has if grant[0] == row.holder} - kept:
+            if given_back := has & {(row.holder, medium_bytes(medium)) for medium in lease.given}:
                 found.append(f"{about} has {len(given_back)} media still that it gave back")
             lost = [each for each in lease.media if (row.holder, medium_bytes(each)) not in got]
             if lease.until > now and not all(passing(each.media_id) for each in lost):
