@@ -5,11 +5,12 @@ import logging
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from itertools import islice
 from weakref import ref
 
 from agents.extractors import Seen
 from agents.fold import fold, fold_seen, fold_unseen, references_of, uploaded
-from agents.score import Scored, score, seen_of
+from agents.score import Learnt, Scored, learnt, score, seen_of
 from streams.artifacts import Columns, columns
 from streams.errors import MalformedEvent
 from streams.events import ArtifactsInferred, Event, Granted, Skipped
@@ -22,7 +23,8 @@ from tables.rows import Change, Rows
 log = logging.getLogger("activeset.agents")
 
 ROW_BYTES = 1024 * 1024  # of a row: Kafka must take it, whatever the event looked like that it came from
-FEW = 16_384  # numbers that take less to score than to hand to another thread and back
+FEW = 1 << 17  # numbers that are scored in a few milliseconds: in another thread they cost half as much again
+SLICE = 200  # references that are read between two steps of the event loop
 MEDIUM = 8  # numbers that take as much as a medium does
 FITS = 4  # batches whose PCAs are kept, to score the next chunk with
 
@@ -55,12 +57,13 @@ class Decider:
         """
         if not isinstance(event, ArtifactsInferred):
             return lambda rows: changes(event, rows, heard)
-        seen = None if event.subset == "seen" or event.features is None else self.known(event, rows)
+        seen = await self.known(event, rows) if event.subset == "unseen" and event.features is not None else None
         with self._timed() if event.subset == "unseen" else nullcontext():
-            if seen is not None or numbers(event) > FEW:  # their PCAs may have to be made
-                given, scored = await asyncio.to_thread(scored_columns, event, seen)
+            if numbers(event) > FEW:
+                given, found = await asyncio.to_thread(scored_columns, event, seen)
             else:
-                given, scored = scored_columns(event, seen)
+                given, found = scored_columns(event, seen)
+                await asyncio.sleep(0)  # what it does to the rows is a step of its own
         self._count("rows left out", given.left_out)
         if given.left_out:
             log.warning(
@@ -72,13 +75,13 @@ class Decider:
                 event.batch_id,
                 event.chunk,
             )
-        if scored is None:
-            self._seen.pop(references_of(event), None)
+        if isinstance(found, Scored):
+            self._count("extractors failed", found.failed)
         else:
-            self._count("extractors failed", scored.failed)
-        return lambda rows: changes(event, rows, heard, given, scored)
+            self._seen.pop(references_of(event), None)
+        return lambda rows: changes(event, rows, heard, given, found)
 
-    def known(self, event: ArtifactsInferred, rows: Rows) -> Seen | None:
+    async def known(self, event: ArtifactsInferred, rows: Rows) -> Seen | None:
         """What the references of a batch hold, with the PCAs that were made of them before; none if there are none.
 
         They are what they were while no seen chunk has come, and go all at once.
@@ -91,7 +94,12 @@ class Decider:
         if kept is not None and kept[0]() is rows and kept[1] == first:
             found = kept[2]
         else:
-            found = seen_of([value for _, value in rows.scan(name)])
+            values, after = list[bytes](), name
+            while part := [*islice(rows.scan(name, after), SLICE)]:
+                values += [value for _, value in part]
+                after = part[-1][0] + b"\0"
+                await asyncio.sleep(0)
+            found = await asyncio.to_thread(fitted, values)
         self._seen[name] = ref(rows), first, found
         while len(self._seen) > FITS:
             del self._seen[next(iter(self._seen))]
@@ -105,40 +113,50 @@ def numbers(event: ArtifactsInferred) -> float:
     return others + MEDIUM * (len(event.media) + len(event.no_prediction))
 
 
-def scored_columns(event: ArtifactsInferred, seen: Seen | None) -> tuple[Columns, Scored | None]:
-    """The columns of a chunk, and what comes of them if they are of unseen media.
+def fitted(references: list[bytes]) -> Seen | None:
+    """What references hold, with all PCAs."""
+    seen = seen_of(references)
+    if seen is not None:
+        seen.fit()
+    return seen
+
+
+def scored_columns(event: ArtifactsInferred, seen: Seen | None) -> tuple[Columns, Learnt | Scored]:
+    """The columns of a chunk, and what comes of them.
 
     Raises:
         MalformedEvent: they do not fit together.
     """
     given = columns(event)
     if event.subset == "seen":
-        return given, None
+        return given, learnt(given)
     return given, score(given, seen, multi_label=event.multi_label, novelty=event.novelty)
 
 
 def changes(
-    event: Event, rows: Rows, heard: Heard, given: Columns | None = None, scored: Scored | None = None
+    event: Event, rows: Rows, heard: Heard, given: Columns | None = None, found: Learnt | Scored | None = None
 ) -> list[Change]:
     """The rows that an event changes, without those that are gone already.
 
-    given: the columns of artifacts. scored: what came of them, if they are of unseen media.
+    given: the columns of artifacts. found: what came of them.
 
     Raises:
         MalformedEvent: it does not fit to what is there, or Kafka would not take a row.
     """
     oldest = event.timestamp
-    if isinstance(event, ArtifactsInferred) and given is not None:
-        found = (
-            fold_seen(event, given, rows, heard) if scored is None else fold_unseen(event, given, scored, rows, heard)
+    if isinstance(event, ArtifactsInferred) and given is not None and found is not None:
+        changed = (
+            fold_unseen(event, given, found, rows, heard)
+            if isinstance(found, Scored)
+            else fold_seen(event, given, found, rows, heard)
         )
     else:
-        found = fold(event, rows, heard)
+        changed = fold(event, rows, heard)
     if isinstance(event, Granted):
         oldest = min((uploaded(event, pick) for pick in event.media), default=oldest)
     if isinstance(event, Skipped):
         oldest = min(each.uploaded_at for each in event.media)
-    longest = max([len(value) for _, value in found if value is not None], default=0)
+    longest = max([len(value) for _, value in changed if value is not None], default=0)
     if longest > ROW_BYTES:
         raise MalformedEvent(f"a row that is kept of it must be at most {ROW_BYTES} bytes, not {longest}", "too_large")
-    return left(found, event.project_id, oldest, rows)
+    return left(changed, event.project_id, oldest, rows)

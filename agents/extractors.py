@@ -12,6 +12,7 @@ Logarithms are natural ones.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -256,6 +257,15 @@ class Seen:
     features: Array
     labels: Sequence[str | int | None]
     _found: dict[object, Subspace | ValueError] = field(default_factory=dict)
+
+    def fit(self) -> None:
+        """Make all PCAs, so that nobody who asks for one has to wait."""
+        with suppress(ValueError):  # whoever asks is told
+            self.subspace()
+        for label in self._rows:
+            with suppress(ValueError):
+                if label:  # 0 stands for none
+                    self.subspace_of(label)
 
     def subspace(self) -> Subspace:
         """The PCA of all of them.

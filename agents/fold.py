@@ -3,16 +3,14 @@
 A fold reads only rows that its own topic wrote (and names, which are what they are), so topics may come in any order.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from hashlib import blake2b
 from itertools import islice
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from agents.score import Scored
+from agents.score import Learnt, Scored
 from agents.slots import complete_among, placed
 from streams.artifacts import Columns
 from streams.events import (
@@ -33,11 +31,11 @@ from streams.events import (
 )
 from streams.media import Video
 from streams.record import Heard
+from tables.arrays import each_bytes
 from tables.leases import LeaseRow, end_key, holder_of, lease_key, lease_of, leased
 from tables.rows import (
     FOREVER,
     GRANT,
-    HASH_BYTES,
     LABEL,
     SKIP,
     SKIPS,
@@ -269,31 +267,20 @@ def latest(told: Mapping[bytes, bytes], rows: Rows) -> list[Change]:
     ]
 
 
-def fold_seen(event: ArtifactsInferred, columns: Columns, rows: Rows, heard: Heard) -> list[Change]:
+def fold_seen(event: ArtifactsInferred, columns: Columns, learnt: Learnt, rows: Rows, heard: Heard) -> list[Change]:
     """The features of media that the model was trained on, as references: of a batch, those with the smallest hash."""
     _, ended, changes = fold_batch(event, columns, rows, heard)
     changes += names([event.model_id, *filter(None, columns.labels)], event.project_id, rows)
-    given = prefix_of(event.project_id, Kind.LABEL) + hashed(event.task_id)
-    of_first = dict(zip(reversed(columns.media), reversed(columns.labels), strict=True))  # of several regions
-    changes += latest(
-        {
-            given + medium_bytes(medium): np.array((event.timestamp, number_of(label)), LABEL).tobytes()
-            for medium, label in of_first.items()
-            if label is not None and event.labels is not None  # what was not told was predicted
-        },
-        rows,
-    )
+    if event.labels is not None:  # what was not told was predicted
+        prefix = prefix_of(event.project_id, Kind.LABEL) + hashed(event.task_id)
+        told = np.empty(len(learnt.labels), LABEL)
+        told["at"], told["label"] = event.timestamp, [*learnt.labels.values()]
+        labelled = zip(learnt.labels, each_bytes(told), strict=True)
+        changes += latest({prefix + medium: value for medium, value in labelled}, rows)
     if columns.features is None or ended:
         return changes
     prefix = references_of(event)
-    regions: Counter[bytes] = Counter()
-    new: dict[bytes, bytes] = {}
-    for medium, label, features in zip(columns.media, columns.labels, columns.features.astype("<f8"), strict=True):
-        name = medium_bytes(medium)
-        # By a hash, that it is a sample: the frames of a video have one, of the video, and follow each other.
-        key = prefix + blake2b(name, digest_size=HASH_BYTES).digest() + name + regions[name].to_bytes(4, "big")
-        regions[name] += 1
-        new[key] = number_of(label).to_bytes(HASH_BYTES, "little") + features.tobytes()
+    new = {prefix + place: value for place, value in learnt.references.items()}
     there = [key for key, _ in rows.scan(prefix)]
     largest = max(2, min(REFERENCES, REFERENCE_NUMBERS // columns.features.shape[1]))
     kept = set(sorted({*there, *new})[:largest])

@@ -7,6 +7,7 @@ import gc
 import logging
 import os
 import signal
+import sys
 import tempfile
 import threading
 from collections.abc import AsyncIterator
@@ -24,6 +25,7 @@ from streams.settings import Settings
 log = logging.getLogger("activeset.worker")
 
 GARBAGE = 10_000  # objects more than before, when the collector looks for cycles: a chunk makes thousands without any
+SWITCH_S = 0.001  # after which a thread that computes makes way for the event loop; Python has 5 ms
 STOP_S = 13.0  # with what comes before and after it, less than 15
 HANDOVER_S = 15.0  # a worker that was told to stop may still have the folder for so long
 LEFT: list[Worker] = []  # kept to the end: connections that are collected would say that nobody closed them
@@ -187,6 +189,7 @@ def main(settings: Settings) -> NoReturn:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GARBAGE)
+    sys.setswitchinterval(SWITCH_S)
     status = asyncio.Runner().run(run(settings))
     logging.shutdown()
     # Threads of Faust and aiokafka, and a loop full of tasks, are left as they are: whatever must be kept is in Kafka.

@@ -2,8 +2,11 @@
 
 import inspect
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -12,7 +15,7 @@ from agents import extractors
 from agents.extractors import Seen
 from streams.artifacts import Columns
 from streams.tensors import Array
-from tables.arrays import Places
+from tables.arrays import Places, each_bytes
 from tables.rows import HASH_BYTES, medium_bytes, number_of
 from tables.sketches import Sketches
 from tables.slots import UTILITIES
@@ -119,14 +122,56 @@ def given_of(columns: Columns, seen: Seen | None, *, multi_label: bool) -> dict[
     }
 
 
-def seen_of(references: list[bytes]) -> Seen | None:
-    """What references hold; none if there are none.
+REFERENCE = (("label", "<u8"), ("bytes", "u1"))  # then the features, of so many bytes each
 
-    references: a label's hash and features (f8) each; all of one length.
+
+@dataclass(frozen=True)
+class Learnt:
+    """What a chunk of seen media leaves behind.
+
+    labels: the number of the label of each medium that has one; of several regions, that of the first.
+    references: features of each region, as they are kept, in single precision if they came so; by a hash, the medium
+    and which of its regions it is. By the hash, that some of them are a sample: the frames of a video follow each
+    other.
     """
+
+    labels: dict[bytes, int]
+    references: dict[bytes, bytes]
+
+
+def learnt(columns: Columns) -> Learnt:
+    """What a chunk of seen media leaves behind."""
+    names = {medium: medium_bytes(medium) for medium in columns.media}
+    numbers = {label: number_of(label) for label in {*columns.labels}}
+    media, labels = [names[medium] for medium in columns.media], [numbers[label] for label in columns.labels]
+    of_first = dict(zip(reversed(media), reversed(labels), strict=True))
+    references: dict[bytes, bytes] = {}
+    if columns.features is not None:
+        regions: Counter[bytes] = Counter()
+        for medium, value in zip(media, reference_values(labels, columns.features), strict=True):
+            digest = blake2b(medium, digest_size=HASH_BYTES).digest()
+            references[digest + medium + regions[medium].to_bytes(4, "big")] = value
+            regions[medium] += 1
+    return Learnt({medium: label for medium, label in of_first.items() if label}, references)
+
+
+def reference_values(labels: list[int], features: Array) -> list[bytes]:
+    """References as they are kept. labels: as numbers; features: (rows, D), float32 or float64."""
+    size = features.dtype.itemsize
+    rows: Any = np.empty(len(labels), np.dtype([*REFERENCE, ("features", f"<f{size}", features.shape[1:])]))
+    rows["label"], rows["bytes"], rows["features"] = labels, size, features
+    return each_bytes(rows)
+
+
+def seen_of(references: list[bytes]) -> Seen | None:
+    """What references hold; none if there are none. All have as many features."""
     if not references:
         return None
-    labels = [int.from_bytes(value[:HASH_BYTES], "little") for value in references]
-    numbers = b"".join(value[HASH_BYTES:] for value in references)
-    features = np.frombuffer(numbers, "<f8").reshape(len(references), -1)
-    return Seen(features, labels)
+    labels, features = list[int](), list[Array]()
+    for size, alike in groupby(references, lambda value: value[HASH_BYTES]):
+        some = [*alike]
+        width = (len(some[0]) - np.dtype([*REFERENCE]).itemsize) // size
+        rows: Any = np.frombuffer(b"".join(some), np.dtype([*REFERENCE, ("features", f"<f{size}", (width,))]))
+        labels += rows["label"].tolist()
+        features.append(rows["features"].astype(np.float64))
+    return Seen(np.concatenate(features), labels)

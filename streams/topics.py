@@ -48,7 +48,7 @@ SOURCES = (
 REJECTED = events("rejected_events", "what could not be applied, and why", 30)
 # The number stands for the layout of the rows, the rest for the extractors, of which each has a column: with others,
 # tables begin empty, and all topics are applied anew.
-TABLE = f"state-v4-{blake2b(' '.join(EXTRACTORS).encode(), digest_size=3).hexdigest()}"
+TABLE = f"state-v5-{blake2b(' '.join(EXTRACTORS).encode(), digest_size=3).hexdigest()}"
 CHANGELOG = Topic(
     f"activeset-{TABLE}-changelog",  # as Faust names it, after the application and its table
     "the rows of every table; RocksDB is rebuilt from it",

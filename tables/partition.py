@@ -33,7 +33,7 @@ from tables.rows import (
     project_of,
     unpack_int,
 )
-from tables.store import Store
+from tables.store import Store, batch_of
 from tables.sweep import Sweeper
 
 log = logging.getLogger("activeset.state")
@@ -43,6 +43,7 @@ LEAVE_S = 8.0  # twice this is less than the rebalance timeout (streams/app.py)
 SLICE = 2000  # rows of a scan between two steps of the event loop: some milliseconds
 GROUP = 16  # events in a transaction, at most
 GROUP_BYTES = 8 * 1024 * 1024  # of rows that wait; one event may have more by itself
+GROUP_ROWS = 2048  # that wait, likewise: to write them is one step of the event loop
 
 # Answers at once what rows an event changes, from the rows there are.
 Fold = Callable[[Rows], list[Change]]
@@ -214,7 +215,11 @@ class Partition:
         return await done
 
     def _room(self) -> bool:
-        full = len(self._queue) >= GROUP or sum(each.weight for each in self._queue) >= GROUP_BYTES
+        full = (
+            len(self._queue) >= GROUP
+            or sum(each.weight for each in self._queue) >= GROUP_BYTES
+            or sum(len(each.changes) for each in self._queue) >= GROUP_ROWS
+        )
         return not full or self._over()
 
     def _over(self) -> bool:
@@ -256,10 +261,12 @@ class Partition:
         if self.gone:
             return False
         changes = [*rows, *((progress_key(name), pack_int(offset)) for name, offset in marks.items())]
+        batch = batch_of(changes)
+        await asyncio.sleep(0)  # what goes to Kafka is made in a step of its own
         offset = await self.writer.append(changes)
         if self.gone:
             return False
-        self.store.write(changes, offset, self.writer.written_ms)
+        self.store.write_batch(batch, offset, self.writer.written_ms)
         self.written += 1
         self.rows.written()
         self.wrote(len(changes))

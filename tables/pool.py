@@ -39,7 +39,7 @@ from tables.rows import (
 )
 from tables.shelves import Fixed, Shelf, as_keys, places_in, tails
 from tables.slots import newest
-from tables.told import Told, narrow
+from tables.told import Told
 
 # Media as bytes (tables/rows.py, `medium_bytes`), in order. numpy hides zeros at the end, in all of them alike.
 MEDIA = np.dtype(f"S{MEDIUM_BYTES}")
@@ -66,7 +66,7 @@ FORMS: dict[Kind, tuple[int, "np.dtype[Any]"]] = {
     Kind.GRANT: (MEDIUM_BYTES, GRANT),
 }
 LOADED = (Kind.UPLOAD, Kind.STATE, Kind.LABEL, Kind.GRANT, Kind.SCORE)  # not what others are judged by
-FEW = 10_000  # rows that are put among others at once, however few these are
+FEW = 40_000  # rows that are put among others at once, however few these are
 GET = 500  # rows that are read at once, in a thread: it stops the event loop for a millisecond
 Place = tuple[Kind, bytes]  # of a shelf: kind, and task if they are told apart by it
 
@@ -119,7 +119,7 @@ class Pool:
                 if not of or not key.startswith(of):
                     of = key[:first]
                     shelf = self._shelf(Kind.SCORE, of[len(scores) :])
-                shelf.change(key[first:], None if value is None else narrow(value))
+                shelf.change(key[first:], value)
                 continue
             if not key.startswith(self._prefix):
                 continue

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streams.events import EXTRACTORS
+from tables.arrays import each_bytes
 from tables.rows import EXTERNALS, unpack_int
 from tables.sketches import SKETCH, Sketches
 
@@ -117,9 +118,8 @@ def slot_values(slots: Slots) -> list[bytes | None]:
         for n, kind in enumerate(kinds):
             for name in kind.names or ():
                 made[f"part {n}"][name] = slots[name][which, :count]
-        text, length = made.tobytes(), made.dtype.itemsize
-        for place, row in enumerate(which.tolist()):
-            values[row] = text[place * length : (place + 1) * length]
+        for row, value in zip(which.tolist(), each_bytes(made), strict=True):
+            values[row] = value
     return values
 
 

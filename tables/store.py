@@ -17,6 +17,17 @@ ORIGIN = b"__activeset\0origin__"
 WRITTEN = b"__activeset\0written__"
 
 
+def batch_of(changes: Iterable[Change]) -> WriteBatch:
+    """Rows that are to be written at once."""
+    batch = WriteBatch(raw_mode=True)
+    for key, value in changes:
+        if value is None:
+            batch.delete(key)
+        else:
+            batch.put(key, value)
+    return batch
+
+
 class Store:
     """A partition's RocksDB. No iterator over it may outlive a step of the event loop: it keeps the files locked."""
 
@@ -67,12 +78,10 @@ class Store:
 
         written_ms: when Kafka took the last one; none, if it does not tell.
         """
-        batch = WriteBatch(raw_mode=True)
-        for key, value in changes:
-            if value is None:
-                batch.delete(key)
-            else:
-                batch.put(key, value)
+        self.write_batch(batch_of(changes), offset, written_ms)
+
+    def write_batch(self, batch: WriteBatch, offset: int, written_ms: int | None = None) -> None:
+        """The same of rows that are in a batch already."""
         batch.put(OFFSET, str(offset).encode())
         if written_ms is not None:
             batch.put(WRITTEN, str(written_ms).encode())

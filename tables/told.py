@@ -6,7 +6,6 @@ many slots, batch and label, stands once and has a number.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from types import MappingProxyType
 
 import numpy as np
@@ -16,13 +15,11 @@ from streams.events import EXTRACTORS
 from tables.arrays import Array, Floats, Mask, Numbers
 from tables.rows import EXTERNALS, MEDIUM_BYTES
 from tables.shelves import Keys, interleaved, place_in
-from tables.slots import NOTHING_FOUND, NUMBER, PARTS, SKETCHED, kinds_of, named, pairs, slots_in, taken_apart
+from tables.slots import NOTHING_FOUND, named, pairs, taken_apart
 
 Codes = NDArray[np.int32]
 Times = NDArray[np.int64]
 NONE, BLIND = 0, 1  # the codes of no label, or no batch, and of the label of what the model found nothing in
-
-[SKETCHES] = [bit for bit, part in PARTS.items() if part is SKETCHED]  # in the number of a row
 
 
 @dataclass(frozen=True)
@@ -146,22 +143,6 @@ class Told:
         """When anything was said of a medium last; none if nothing was."""
         place = place_in(self.keys, key)
         return None if place is None else int(self.at[self.first[place]])
-
-
-def narrow(value: bytes) -> bytes:
-    """A score row without its sketches."""
-    head, first, rest = without_sketches(value[: NUMBER.itemsize], len(value))
-    return value if first == rest else head + value[NUMBER.itemsize : first] + value[rest:]
-
-
-@lru_cache(maxsize=256)
-def without_sketches(number: bytes, length: int) -> tuple[bytes, int, int]:
-    """Where the sketches stand in score rows of a form, and the number of those that have none."""
-    told = int.from_bytes(number, "little")
-    count = slots_in(length, kinds_of(told))
-    first = NUMBER.itemsize + count * sum(kind.itemsize for kind in kinds_of(told & (SKETCHES - 1)))
-    rest = first + count * SKETCHED.itemsize * bool(told & SKETCHES)
-    return (told & ~SKETCHES).to_bytes(NUMBER.itemsize, "little"), first, rest
 
 
 def external(number: int) -> str:

@@ -85,7 +85,7 @@ async def loop(broker: str, topic: str, changelog: str, folder: Path, group: int
             weight = 0
             for message in told.get(partition, ()):
                 record = Record(topic, 0, message.key, message.value, list(message.headers))
-                changed = parts.rows_of(record, message.offset, rows)
+                changed = await parts.rows_of(record, message.offset, rows)
                 rows.rows.update(changed)
                 weight += sum(len(value or b"") for _, value in changed)
                 if weight > GROUP_BYTES or message is told[partition][-1]:

@@ -2,9 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from agents.decide import Decider, changes
-from agents.score import score
-from streams.artifacts import columns
+from agents.decide import Decider, changes, scored_columns
 from streams.decode import decode
 from streams.events import ArtifactsInferred
 from streams.record import Record, heard
@@ -17,20 +15,16 @@ class Parts:
     def __init__(self) -> None:
         self._decider = Decider(lambda *_: None)
 
-    def rows_of(self, record: Record, offset: int, rows: Rows) -> list[Change]:
+    async def rows_of(self, record: Record, offset: int, rows: Rows) -> list[Change]:
         """The rows that a chunk changes.
 
         rows: those that there are.
         """
         event = decode(record, "inference_artifacts")
         assert isinstance(event, ArtifactsInferred)
-        given = columns(event)
-        told = heard(record, offset, event)
-        if event.subset == "seen":
-            return changes(event, rows, told, given)
-        known = None if given.features is None else self._decider.known(event, rows)
-        scored = score(given, known, multi_label=event.multi_label, novelty=event.novelty)
-        return changes(event, rows, told, given, scored)
+        wanted = event.subset == "unseen" and event.features is not None
+        given, found = scored_columns(event, await self._decider.known(event, rows) if wanted else None)
+        return changes(event, rows, heard(record, offset, event), given, found)
 
 
 class InTable:

@@ -41,7 +41,7 @@ def plain(broker: str, name: str, topic: str, folder: str) -> faust.App:
         async for event in stream.events():
             message = event.message
             record = Record(topic, 0, message.key, message.value, list(message.headers))
-            changed = parts.rows_of(record, message.offset, rows)
+            changed = await parts.rows_of(record, message.offset, rows)
             rows.keep(message.key.decode(), changed)
             for key, value in changed:
                 if value is None:

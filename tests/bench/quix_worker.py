@@ -5,6 +5,7 @@ of the state of its project.
 """
 
 import argparse
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,11 @@ def main() -> None:
         loglevel="ERROR",
     )
     parts, references = Parts(), InTable({})  # a row is read where its state is
+    steps = asyncio.new_event_loop()
 
     def expanded(value: bytes, key: bytes, _: int, headers: list[tuple[str, bytes]]) -> list[Any]:
         record = Record(given.topic, 0, key, value, list(headers))
-        changed = parts.rows_of(record, 0, references)
+        changed = steps.run_until_complete(parts.rows_of(record, 0, references))
         references.keep(key.decode(), changed)
         return changed
 

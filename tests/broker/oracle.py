@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped] # it
 
 from agents.decide import changes
 from agents.fold import references_of
-from agents.score import score, seen_of
+from agents.score import learnt, score, seen_of
 from streams.artifacts import columns
 from streams.decode import decode
 from streams.errors import MalformedEvent
@@ -219,7 +219,7 @@ def changes_of(event: Event, rows: Table, heard: Heard) -> list[Change]:
         if isinstance(event, ArtifactsInferred):
             given = columns(event)
             if event.subset == "seen":
-                return changes(event, rows, heard, given)
+                return changes(event, rows, heard, given, learnt(given))
             seen = seen_of([value for _, value in rows.scan(references_of(event))])
             return changes(event, rows, heard, given, score(given, seen, multi_label=event.multi_label))
         return changes(event, rows, heard)

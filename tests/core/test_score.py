@@ -5,7 +5,7 @@ import pytest
 
 from agents import extractors
 from agents.extractors import Seen
-from agents.score import Scored, given_of, score, seen_of
+from agents.score import Scored, given_of, reference_values, score, seen_of
 from streams.artifacts import Columns
 from streams.events import EXTRACTORS
 from streams.media import Image, Medium
@@ -90,14 +90,16 @@ def test_seen_media_whose_labels_nobody_told_allow_no_error_by_label() -> None:
     assert np.isfinite(scored.utilities["fre_class_agnostic"]).all()
 
 
-def test_references_are_read_with_their_labels() -> None:
-    value = number_of("a").to_bytes(8, "little") + np.array([1.5, 2.5], "<f8").tobytes()
+def test_references_are_read_with_their_labels_whatever_precision_they_came_in() -> None:
+    single = reference_values([number_of("a")], np.array([[1.5, 2.5]], np.float32))
+    double = reference_values([0, number_of("b")], np.array([[0.1, 1e300], [3, 4]]))
 
-    found = seen_of([value, value])
+    found = seen_of([*double, *single])
 
+    assert [len(each) for each in (*single, *double)] == [9 + 2 * 4, 9 + 2 * 8, 9 + 2 * 8]
     assert found is not None
-    assert found.features.tolist() == [[1.5, 2.5]] * 2
-    assert [*found.labels] == [number_of("a")] * 2
+    assert found.features.tolist() == [[0.1, 1e300], [3, 4], [1.5, 2.5]]
+    assert [*found.labels] == [0, number_of("b"), number_of("a")]
     assert seen_of([]) is None
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tables.rows import MEDIUM_BYTES
 from tables.shelves import Shelf
 from tables.slots import EMPTY, SLOTS, UTILITIES, newest, pairs, slot_values, slots_of
-from tables.told import Told, external, narrow
+from tables.told import Told, external
 
 KEYS = [bytes([n]) * MEDIUM_BYTES for n in range(6)]
 slot = st.tuples(st.integers(1, 3), st.integers(0, 2), st.booleans(), st.booleans(), st.booleans())
@@ -85,7 +85,7 @@ def test_score_rows_are_columns_that_say_the_same_however_they_came(
 
     for key, told, settle in changes:
         value = None if told is None else value_of(told)
-        shelf.change(key, None if value is None else narrow(value))
+        shelf.change(key, value)
         wanted.pop(key, None)
         if value is not None:
             wanted[key] = value
@@ -95,15 +95,6 @@ def test_score_rows_are_columns_that_say_the_same_however_they_came(
     block = shelf.settle()
     assert slots_told(block) == slots_in(wanted)
     assert [block.newest(key) for key in KEYS] == [newest(wanted[key]) if key in wanted else None for key in KEYS]
-
-
-@settings(deadline=None)
-@given(rows)
-def test_a_narrow_row_says_the_same_without_sketches(told: list[tuple[int, int, bool, bool, bool]]) -> None:
-    value = value_of(told)
-
-    assert slots_in({b"": narrow(value)}) == slots_in({b"": value})
-    assert not np.isfinite(slots_of([narrow(value)])["scale"]).any()
 
 
 def test_a_utility_that_nobody_told_takes_no_place() -> None:
