@@ -10,6 +10,7 @@ from itertools import groupby
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from agents import extractors
 from agents.extractors import Seen
@@ -155,7 +156,7 @@ def learnt(columns: Columns) -> Learnt:
     return Learnt({medium: label for medium, label in of_first.items() if label}, references)
 
 
-def reference_values(labels: list[int], features: Array) -> list[bytes]:
+def reference_values(labels: list[int], features: NDArray[Any]) -> list[bytes]:
     """References as they are kept. labels: as numbers; features: (rows, D), float32 or float64."""
     size = features.dtype.itemsize
     rows: Any = np.empty(len(labels), np.dtype([*REFERENCE, ("features", f"<f{size}", features.shape[1:])]))
