@@ -11,10 +11,12 @@ and it is asked where all of them are there:
 Logarithms are natural ones.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import count
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,7 +30,9 @@ Mask = NDArray[np.bool_]
 EXPLAINED = 0.995  # of the variance of the seen features, by the components that are kept
 LEADING = 0.85  # of it, by those whose part is taken away first
 TINY = 1e-20  # squares that are smaller, or larger than its inverse, are not left to single precision
-CACHED = 1 << 17  # numbers of features that are scored at a time: they stay in a core's cache
+LANES = 16  # to a multiple of which a core multiplies matrices fastest
+CACHED = 1 << 16  # numbers of features that are scored at a time: they stay in a core's cache
+FAR = 2e5  # times the variance that is left: means with larger squares cost single precision too many digits
 BLOCK = 1 << 20  # distances that are held at a time
 
 
@@ -145,12 +149,16 @@ def vote_entropy(passes: Array, *, multi_label: bool = False) -> Array:
 class Subspace:
     """Where features that a model has learnt lie: around a mean (D,), along orthonormal components (k, D).
 
-    The components stand in order. leading: how many are taken away before the rest is estimated (`_quick`).
+    The components stand in order. far: whether the mean is so far from zero that it is taken away by itself; leading:
+    how many components are, before the rest is estimated (`Parts.quick`). across: all other directions, (D - k, D),
+    where they are known and few.
     """
 
     mean: Array
+    far: bool
     components: Array
     leading: int
+    across: Array | None
 
     @classmethod
     def of(cls, features: Array) -> "Subspace":
@@ -164,60 +172,51 @@ class Subspace:
         # From the first row on: what is left of equal rows when their mean is taken away may be rounding, and no zeros.
         first = features[0]
         away = features - first
-        if not away.any():
-            raise ValueError("seen features must differ from each other")
         mean = away.mean(axis=0)
         away -= mean
-        # By a power of two, which loses no digits: what is far out, or near, must bear to be squared.
-        away = np.ldexp(away, -np.frexp(np.abs(away).max())[1])
+        mean += first
+        spread = float(np.vdot(away, away))
+        if not TINY < spread < 1 / TINY:
+            if not away.any():
+                raise ValueError("seen features must differ from each other")
+            # By a power of two, which loses no digits: what is far out, or near, must bear to be squared.
+            away = np.ldexp(away, -np.frexp(np.abs(away).max())[1])
         # By the smaller of two products, for a third of what a singular value decomposition costs. Squares lose the
         # digits of small variances; those that are kept are not small.
         few = len(away) < away.shape[1]
         variance, vectors = np.linalg.eigh(away @ away.T if few else away.T @ away)
         variance, vectors = np.maximum(variance[::-1], 0), vectors[:, ::-1]
         explained = np.cumsum(variance / variance.sum())
-        count, leading = (int(np.searchsorted(explained, share, side="right")) + 1 for share in (EXPLAINED, LEADING))
-        components = vectors[:, :count].T
+        leading, count = (np.searchsorted(explained, (LEADING, EXPLAINED), side="right") + 1).tolist()
+        leading = leading if leading <= count // 4 else count
+        far = float(np.vdot(mean, mean)) > FAR * spread / len(away) * (1 - float(explained[count - 1]))
         if few:
-            components = components @ away / np.sqrt(variance[:count])[:, np.newaxis]
-        return cls(first + mean, np.ascontiguousarray(components), leading if leading <= count // 2 else count)
+            return cls(mean, far, (vectors[:, :count] / np.sqrt(variance[:count])).T @ away, leading, None)
+        components, across = (np.ascontiguousarray(part.T) for part in np.split(vectors, [count], axis=1))
+        return cls(mean, far, components, leading, across if len(across) < count + leading else None)
 
-    def error(self, features: Array, rows: Rows) -> Array:
+    def error(self, features: Array, rows: Rows, space: Array | None = None) -> Array:
         """The squared distance of some rows of features from the subspace, (rows,).
 
         Its relative error is below 1e-4 for features in single precision, which are scored in it, and else below 1e-6.
+        space: what `room` gave for these features, to be used again.
         """
-        single = features.dtype == np.float32
-        if not single:
+        if features.dtype != np.float32:
             features = features.astype(np.float64, copy=False)
-        found, step = np.empty(len(rows)), max(1, CACHED // features.shape[1])
-        space = np.empty((2, min(step, len(rows)), features.shape[1]), features.dtype)
-        for first in range(0, len(rows), step):
-            these = rows[first : first + step]
-            error, sure = self._quick(features, these, space[:, : len(these)], single=single)
-            if not sure.all():
-                error[~sure] = self._residual(features[these[~sure]])
-            found[first : first + step] = error
-        return found
-
-    def _quick(self, features: Array, rows: Rows, space: Array, *, single: bool) -> tuple[Array, Mask]:
-        """The same of a few rows, by |x|^2 - |Wx|^2: half of what the residual costs; and where enough digits are left.
-
-        x is what the leading components leave, or nearly all of these would go. space: two arrays for it.
-        """
-        mean, rest, leading, others = self._parts(single=single)
-        away = np.take(features, rows, axis=0, out=space[0], mode="clip")
+        space = room(features) if space is None else space
+        step = space.shape[1]
+        found, doubt = np.empty((2, len(rows)), features.dtype)
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-            away -= mean
-            away -= rest
-            first = away @ leading.T
-            away -= np.matmul(first, leading, out=space[1])
-            whole, along = np.vecdot(away, away), away @ others
-            error = (whole - np.vecdot(along, along)).astype(np.float64)
-            of_first, of_whole = (1e-5, 1e-2) if single else (1e-18, 1e-7)
-            sure = (error > of_first * np.vecdot(first, first)) & (error > of_whole * whole)
-            sure &= (whole > TINY) & (whole < 1 / TINY)
-        return error, sure
+            parts = self._parts(features.dtype)
+            for first in range(0, len(rows), step):
+                block = slice(first, first + step)
+                found[block], doubt[block] = parts.quick(features, rows[block], space)
+            unsure = np.flatnonzero(~((found > doubt) & (found > TINY) & (doubt < 1 / TINY)))
+        found = found.astype(np.float64, copy=False)
+        for first in range(0, len(unsure), step):
+            these = unsure[first : first + step]
+            found[these] = self._residual(features[rows[these]])
+        return found
 
     def _residual(self, features: Array) -> Array:
         """The same, by the residual itself, in double precision."""
@@ -226,28 +225,75 @@ class Subspace:
         error: Array = np.einsum("ij,ij->i", away, away)
         return error
 
-    def _parts(self, *, single: bool) -> "Parts":
-        """What `_quick` needs, in a precision."""
-        if single not in self._made:
-            dtype: Any = np.float32 if single else np.float64
-            mean, components = self.mean.astype(dtype), self.components.astype(dtype)
-            rest = (self.mean - mean).astype(dtype)
-            others = np.ascontiguousarray(components[self.leading :].T)
-            self._made[single] = Parts(mean, rest, components[: self.leading], others)
-        return self._made[single]
+    def _parts(self, dtype: Any) -> "Parts":
+        """What `error` needs, in a precision."""
+        if dtype not in self._made:
+            mean = self.mean.astype(dtype)
+            rest = self.mean - mean if self.far else self.mean
+            leading, others = np.split(self.components, [self.leading])
+            if self.across is not None:
+                leading, others = leading[:0], self.across
+            leading, width = leading.astype(dtype), len(others)
+            squared = np.zeros((len(mean), width + -width % LANES), dtype)
+            squared[:, :width] = others.T
+            taken = np.vstack([rest.astype(dtype), leading])
+            shift = rest @ (squared if self.across is not None else leading.T)
+            self._made[dtype] = Parts(
+                mean if self.far else None, taken, np.vecdot(taken, taken), shift.astype(dtype), squared
+            )
+        return self._made[dtype]
 
     @cached_property
-    def _made(self) -> "dict[bool, Parts]":
+    def _made(self) -> "dict[Any, Parts]":
         return {}
 
 
 class Parts(NamedTuple):
-    """A subspace in some precision: its mean, what that has lost, the leading components, and the others, (D, k)."""
+    """A subspace in some precision.
 
-    mean: Array
-    rest: Array
-    leading: Array
-    others: Array
+    mean: it, where it is far from zero. taken: what is left of it in this precision, or all of it; and the leading
+    components, (l, D), of which there are none where all that is across is known. squares: of their lengths.
+    squared: the other components, or what is across, (D, n). shift: of taken[0] along the leading, or across.
+    """
+
+    mean: Array | None
+    taken: Array
+    squares: Array
+    shift: Array
+    squared: Array
+
+    def quick(self, features: Array, rows: Rows, space: Array) -> tuple[Array, Array]:
+        """The error of a few rows for less than the residual; and what it must be larger than, to have enough digits.
+
+        Where all that is across is known, the square of the part along it. Else |x|^2 - |Wx|^2, half of what the
+        residual costs; x is what the leading components leave, or nearly all of these would go.
+
+        space: two arrays for at least as many rows.
+        """
+        away, left = space[:, : len(rows)]
+        np.take(features, rows, axis=0, out=away, mode="clip")
+        if self.mean is not None:
+            away -= self.mean
+        of_first, of_whole = (1e-5, 2e-2) if away.dtype == np.float32 else (1e-18, 1e-7)
+        if len(self.taken) == 1:
+            along = away @ self.squared
+            along -= self.shift
+            return np.vecdot(along, along), of_first * np.vecdot(away, away)
+        first = np.ones((len(self.taken), len(rows)), away.dtype)
+        np.matmul(self.taken[1:], away.T, out=first[1:])
+        first[1:] -= self.shift[:, np.newaxis]
+        np.matmul(first.T, self.taken, out=left)
+        np.subtract(away, left, out=left)
+        whole, along = np.vecdot(left, left), left @ self.squared
+        first *= first
+        return whole - np.vecdot(along, along), of_first * (self.squares @ first) + of_whole * whole
+
+
+def room(features: Array) -> Array:
+    """Two arrays for as many rows as are scored at a time, (2, rows, D), in the precision in which they are."""
+    step = max(1, min(CACHED // max(1, features.shape[1]), len(features)))
+    dtype: Any = np.float32 if features.dtype == np.float32 else np.float64
+    return np.empty((2, step, features.shape[1]), dtype)
 
 
 @dataclass(frozen=True)
@@ -336,10 +382,11 @@ def fre(features: Array, labels: Sequence[str | int | None], seen: Seen) -> tupl
     array([8.8, 0. ])
     """
     found = np.full(len(features), np.nan)
-    numbers = {label: n for n, label in enumerate(dict.fromkeys(labels))}
-    of_row = np.fromiter(map(numbers.__getitem__, labels), np.min_scalar_type(len(numbers)), len(labels))
+    numbers: defaultdict[str | int | None, int] = defaultdict(count().__next__)
+    of_row = np.fromiter(map(numbers.__getitem__, labels), np.intp, len(labels))
+    of_row = of_row.astype(np.min_scalar_type(len(numbers)))  # small numbers sort faster
     rows = np.split(np.argsort(of_row, kind="stable"), np.cumsum(np.bincount(of_row))[:-1])
-    failed = 0
+    failed, space = 0, room(features)  # made once: a fresh page of memory costs as much as what is done with it
     for label, which in zip(numbers, rows, strict=True):
         if label is None:
             continue
@@ -348,7 +395,7 @@ def fre(features: Array, labels: Sequence[str | int | None], seen: Seen) -> tupl
         except ValueError:
             failed += 1
         else:
-            found[which] = 0 if subspace is None else subspace.error(features, which)
+            found[which] = 0 if subspace is None else subspace.error(features, which, space)
     return found, failed
 
 

@@ -290,7 +290,7 @@ def test_the_error_is_that_of_scikit_learns_pca(seed: int, rows: int, columns: i
 
 
 @pytest.mark.parametrize("noise", [0.05, 1e-2, 1e-4, 1e-9], ids=lambda noise: f"{noise:g} is left")
-@pytest.mark.parametrize("away", [0.0, 1e3], ids=["around zero", "far from zero"])
+@pytest.mark.parametrize("away", [0.0, 1.0, 1e3], ids=["around zero", "near zero", "far from zero"])
 @pytest.mark.parametrize("columns", [3, 64, 200])
 def test_the_error_in_single_precision_is_that_in_double(columns: int, away: float, noise: float) -> None:
     random = np.random.default_rng(0)
@@ -306,6 +306,17 @@ def test_the_error_in_single_precision_is_that_in_double(columns: int, away: flo
     count = int((np.cumsum(singular**2) <= 0.995 * (singular**2).sum()).sum()) + 1
     residual = centred - centred @ components[:count].T @ components[:count]
     assert found == pytest.approx((residual**2).sum(axis=1), rel=1e-4, abs=0)
+
+
+@pytest.mark.parametrize("scale", [1e-150, 1e-30, 1e30, 1e140])
+@pytest.mark.parametrize("rows", [5, 30], ids=["fewer rows than columns", "more rows"])
+def test_features_in_double_precision_may_be_of_any_size(rows: int, scale: float) -> None:
+    random = np.random.default_rng(0)
+    seen, unseen = random.normal(size=(rows, 8)) * np.geomspace(1, 0.01, 8), random.normal(size=(20, 8))
+
+    found = agnostic(unseen * scale, seen * scale)
+
+    assert found / scale / scale == pytest.approx(agnostic(unseen, seen), rel=1e-6, abs=0)
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-12, 1e12, 1e30])
