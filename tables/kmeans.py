@@ -15,39 +15,38 @@ def squares(points: Singles) -> Singles:
     return found
 
 
-def nearest(points: Singles, centres: Singles) -> Near:
-    """The nearest centre of each point, the first of equals, and its squared distance; none, and infinite, of none."""
-    if not len(centres):
-        return np.zeros(len(points), np.intp), np.full(len(points), np.inf, np.float32)
-    which, distance = np.empty(len(points), np.intp), squares(points)
-    norms = squares(centres)
-    step = max(1, BLOCK // len(centres))
-    for first in range(0, len(points), step):
-        block = points[first : first + step] @ centres.T
-        block *= -2
-        block += norms
-        found = block.argmin(axis=1)
-        which[first : first + step] = found
-        distance[first : first + step] += block[np.arange(len(found)), found]
+def nearest(points: Singles, centres: Singles, norms: Singles | None = None) -> Near:
+    """The nearest centre of each point, the first of equals, and its squared distance; none, and infinite, of none.
+
+    norms: the squared ones of the points, if they are known.
+    """
+    rows, count = len(points), len(centres)
+    if not count:
+        return np.zeros(rows, np.intp), np.full(rows, np.inf, np.float32)
+    which, distance = np.empty(rows, np.intp), np.empty(rows, np.float32)
+    twice, own = -2 * centres, squares(centres)[:, np.newaxis]
+    backwards = np.arange(count, 0, -1).astype(np.min_scalar_type(count))[:, np.newaxis]
+    step = max(1, BLOCK // count)
+    for first in range(0, rows, step):
+        # A row for each centre: the least of many such rows, and where it stands, takes less time than that of columns.
+        part = slice(first, first + step)
+        block = twice @ points[part].T
+        block += own
+        least = block.min(axis=0, out=distance[part])
+        which[part] = count - ((block == least).view(np.uint8) * backwards).max(axis=0)
+    distance += squares(points) if norms is None else norms
     return which, distance
 
 
-def moved(points: Singles, weights: Floats, which: Places, centres: Singles, free: int) -> Singles:
-    """The centres, of which the first `free` are where the weighted mean of their points is; those without stay.
-
-    weights: whole numbers.
-    """
-    order = np.argsort(which, kind="stable")
-    order = order[: np.searchsorted(which[order], free)]
-    if not len(order):
-        return centres
-    of = which[order]
-    first = np.flatnonzero(np.diff(of, prepend=-1))
-    total = np.add.reduceat(weights[order], first)
-    summed = np.add.reduceat(points[order] * weights[order][:, np.newaxis], first, axis=0)
-    centres = centres.copy()
-    centres[of[first]] = np.rint(summed / total[:, np.newaxis])
-    return centres
+def summed(points: Floats, which: Places, count: int) -> Floats:
+    """The sum of the points of each of the first clusters, (count, columns): a product, exact for whole numbers."""
+    found, step = np.zeros((count, points.shape[1])), max(1, BLOCK // count)
+    for first in range(0, len(points), step):
+        of = np.minimum(which[first : first + step], count)
+        there = np.zeros((count + 1, len(of)))  # the last has those of all others
+        there[of, np.arange(len(of))] = 1
+        found += there[:-1] @ points[first : first + step]
+    return found
 
 
 def clusters(
@@ -55,22 +54,31 @@ def clusters(
 ) -> tuple[Places, Singles, Singles]:
     """Weighted k-means: which centre each point is of, its squared distance, and the centres, of which some are fixed.
 
-    near: the nearest of the fixed ones, if that is known. Source: Lloyd 1982.
+    The first `free` are not: they move to the weighted mean of their points, rounded; those without points stay.
+    weights: whole numbers above 0. near: the nearest of the fixed ones, if that is known. Source: Lloyd 1982.
     """
     fixed, apart = nearest(points, centres[free:]) if near is None else near
+    norms = squares(points)
 
-    def told() -> tuple[Places, Singles]:
-        which, distance = nearest(points, centres[:free])
+    def told() -> Near:
+        which, distance = nearest(points, centres[:free], norms)
         closer = apart < distance  # of equals the first, which is free
-        return np.where(closer, free + fixed, which), np.where(closer, apart, distance).astype(np.float32)
+        return np.where(closer, free + fixed, which), np.where(closer, apart, distance)
 
     which, distance = told()
+    weighted = np.multiply(points, weights[:, np.newaxis], order="C")
+    sums, centres = summed(weighted, which, free), centres.copy()
     for _ in range(steps):
-        centres = moved(points, weights, which, centres, free)
+        total = np.bincount(which, weights)[:free]
+        some = np.flatnonzero(total)
+        centres[some] = np.rint(sums[some] / total[some, np.newaxis])
         before = which
         which, distance = told()
-        if np.array_equal(which, before):
+        moved = np.flatnonzero(which != before)  # they are few, after the first step
+        if not len(moved):
             break
+        of = weighted[moved]
+        sums += summed(of, which[moved], free) - summed(of, before[moved], free)
     return which, distance, centres
 
 
@@ -80,17 +88,17 @@ def farthest(points: Singles, weights: Floats, count: int, fixed: Singles, near:
     The first is the one of the largest weight, if nothing is fixed; of equals the first. count: at most as many as
     there are points. near: the nearest of the fixed ones, if that is known. Source: Gonzalez 1985.
     """
-    found, norms = np.empty(count, np.intp), squares(points)
-    distance = (nearest(points, fixed) if near is None else near)[1].astype(np.float64)
+    found, norms, twice = np.empty(count, np.intp), squares(points), np.multiply(points, -2, order="C")
+    distance = (nearest(points, fixed) if near is None else near)[1].copy()
+    away, far = np.empty_like(distance), distance * weights if len(fixed) else weights.copy()
     for turn in range(count):
-        place = int(np.argmax(distance * weights if turn or len(fixed) else weights))
-        found[turn] = place
-        away = points @ points[place]
-        away *= -2
+        found[turn] = place = far.argmax()
+        np.dot(points, twice[place], out=away)
         away += norms
         away += norms[place]
         np.minimum(distance, away, out=distance)
         distance[place] = -1.0
+        np.multiply(distance, weights, out=far)
     return found
 
 

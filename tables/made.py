@@ -186,15 +186,18 @@ class Made:
 
         rows: reads their score rows, unless that was done before.
         """
+        if not len(places):
+            return Sketches.none(0)
         order, (read, sketches) = self.order, self._sketches
         if len(read) > SKETCHED:
             read, sketches = read[:0], Sketches.none(0)
-        _, there = places_in(read, places)
-        new = places[~there]
-        if len(new):
+        at, there = places_in(read, places)
+        if not there.all():
+            new = places[~there]
             found = sketches_of(rows(order.lead_task, order.media[new]), order.lead.chosen.pairs(new))
             every = np.concatenate([read, new])
             by_place = np.argsort(every)
             read, sketches = every[by_place], (sketches + found)[by_place]
             self._sketches = read, sketches
-        return sketches[np.searchsorted(read, places)]
+            at = np.searchsorted(read, places)
+        return sketches[at]

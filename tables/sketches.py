@@ -96,13 +96,15 @@ class Sketches:
 
         Those far out are drawn in. All must be there.
         """
-        wide = self.values * self.scale.astype(np.float64)[:, np.newaxis]
-        # Of each row by itself, in the order of its columns: a sum that is no integer must not depend on its machine.
-        norm = np.sqrt((self.values.astype(np.int64) ** 2).sum(axis=1)) * self.scale
+        values = np.ascontiguousarray(self.values.T, np.float64)  # by columns, as `nearest` multiplies them soonest
+        # Of each row by itself: a sum that is no integer must not depend on its machine.
+        norm = np.sqrt(np.einsum("ij,ij->j", values, values)) * self.scale
         longest = norm.max(initial=0.0)
         middle = np.sort(norm)[len(norm) // 2] if len(norm) else 0.0
         reach = min(longest, FAR * middle) if middle > 0 else longest
         if reach == 0:
-            return np.zeros_like(wide, dtype=np.float32), 1.0
-        wide /= np.maximum(norm, reach)[:, np.newaxis]
-        return np.rint(wide * NORM).astype(np.float32), reach / NORM
+            return np.zeros(self.values.shape, np.float32), 1.0
+        values *= self.scale
+        values /= np.maximum(norm, reach)
+        values *= NORM
+        return np.rint(values, out=values).astype(np.float32).T, reach / NORM

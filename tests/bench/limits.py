@@ -67,6 +67,8 @@ LIMITS: dict[str, Limit] = {
     "retrieval.size": most(1.2, 1.0),
     "retrieval.other": most(2, 1.5),
     "retrieval.ingest": most(2, 1.5),
+    "retrieval.diverse.added": most(5),
+    "retrieval.marked": most(30),
     "recovery.faust": least(20, 40),
     "recovery.bare": least(0.5, 0.75),
     "ranking.build": least(0.3, 0.5),

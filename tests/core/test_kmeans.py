@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tables import kmeans
-from tables.kmeans import clusters, farthest, moved, nearest, scattered
+from tables.kmeans import clusters, farthest, nearest, scattered, summed
 from tables.sketches import SKETCH
 
 Singles = NDArray[np.float32]
@@ -44,13 +44,26 @@ def test_of_centres_that_are_as_near_the_first_is_the_nearest() -> None:
 
 
 def test_a_centre_moves_to_the_weighted_mean_of_its_points_and_one_without_points_or_that_is_fixed_stays() -> None:
-    own, which = points([0], [10], [50], [90]), np.array([0, 0, 2, 2])
-    centres = points([1], [77], [60])
+    own, centres = points([0], [10], [50], [90]), points([1], [777], [60])
 
-    found = moved(own, np.array([1.0, 4.0, 1.0, 1.0]), which, centres, free=2)
+    which, _, found = clusters(own, np.array([1.0, 4.0, 1.0, 1.0]), centres, free=2, steps=1)
 
-    assert found[:, 0].tolist() == [8, 77, 60]
-    assert centres[:, 0].tolist() == [1, 77, 60]
+    assert (which.tolist(), found[:, 0].tolist()) == ([0, 0, 2, 2], [8, 777, 60])
+    assert centres[:, 0].tolist() == [1, 777, 60]
+
+
+@settings(deadline=None)
+@given(st.integers(0, 1000), st.integers(1, 30), st.integers(1, 9), st.integers(1, 99))
+def test_sums_are_the_same_however_many_are_multiplied_at_once(seed: int, rows: int, count: int, block: int) -> None:
+    own, which = some(seed, rows), np.random.default_rng(seed).integers(0, count, rows)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(kmeans, "BLOCK", block)
+        found = summed(own.astype(np.float64), which, count)
+        few = summed(own.astype(np.float64), which, max(1, count - 1))
+
+    assert found.tolist() == [own[which == each].sum(axis=0, dtype=np.float64).tolist() for each in range(count)]
+    assert few.tolist() == found[: len(few)].tolist()
 
 
 def test_clusters_settle_where_the_points_lie() -> None:
