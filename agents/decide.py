@@ -62,8 +62,9 @@ class Decider:
             if numbers(event) > FEW:
                 given, found = await asyncio.to_thread(scored_columns, event, seen)
             else:
+                await asyncio.sleep(0)  # a step of its own, as is what it does to the rows
                 given, found = scored_columns(event, seen)
-                await asyncio.sleep(0)  # what it does to the rows is a step of its own
+                await asyncio.sleep(0)
         self._count("rows left out", given.left_out)
         if given.left_out:
             log.warning(

@@ -15,7 +15,7 @@ import numpy as np
 from deploy.trial import TrialFailed
 from streams.settings import Settings
 from tests.bench.arms import Ours, ours
-from tests.bench.feed import Load
+from tests.bench.feed import Events, Load
 from tests.bench.progress import step
 from tests.bench.report import Figure, Report
 
@@ -71,9 +71,10 @@ async def under_ingest(settings: Settings, report: Report) -> None:
     async with probed(settings) as worker:
         step("ingest: leases meanwhile")
         first = load.events("leased", "first")
+        batches = [load.events("leased", f"batch-{n}") for n in range(BATCHES)]
         await worker.measure(first, load.total)
         anew(worker)
-        leases = await _leases(worker, load)
+        leases = await _leases(worker, batches)
         told = await steps(worker, settings)
     report.add(
         Figure("ingest.lease.p50", "a lease asked for meanwhile, p50", "ms", (float(np.quantile(leases, 0.5)),)),
@@ -85,7 +86,7 @@ async def under_ingest(settings: Settings, report: Report) -> None:
     report.note(*told["what"][:3])
 
 
-async def _leases(worker: Ours, load: Load) -> list[float]:
+async def _leases(worker: Ours, batches: list[Events]) -> list[float]:
     """Milliseconds of each lease while the batches come."""
     count = 0
 
@@ -99,8 +100,7 @@ async def _leases(worker: Ours, load: Load) -> list[float]:
                 raise TrialFailed(f"no lease: {answer.status} {str(body)[:300]}")
 
     async def feed() -> None:
-        for batch in range(BATCHES):
-            events = await asyncio.to_thread(load.events, "leased", f"batch-{batch}")
+        for events in batches:
             chunks = [*events.seen, *events.unseen]
             offset = await worker.feed.send("inference_artifacts", events.project, chunks, events.form)
             await worker.served(events.project, {"inference_artifacts": offset})

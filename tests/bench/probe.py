@@ -10,7 +10,6 @@ import json
 import signal
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,21 @@ from agents.worker import Worker, build
 from streams.settings import Settings
 
 LONG_S = 0.005  # of which steps it is told what they were
+
+
+def what(handle: Any) -> str:
+    """Which step a handle is, without a look at what it holds: to write that out would take longer than the step."""
+    task = getattr(handle._callback, "__self__", None)
+    if not isinstance(task, asyncio.Task):
+        return str(getattr(handle._callback, "__qualname__", type(handle._callback).__name__))
+    at: Any = task.get_coro()
+    told = [at.__qualname__]
+    while at is not None:
+        frame = getattr(at, "cr_frame", None) or getattr(at, "gi_frame", None)
+        if frame is not None:
+            told.append(f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}")
+        at = getattr(at, "cr_await", None) or getattr(at, "gi_yieldfrom", None)
+    return " ".join([told[0], *told[1:][-3:]])
 
 
 class Probe:
@@ -47,7 +61,7 @@ class Probe:
             took = time.perf_counter() - began
             self._steps.append(took)
             if took > LONG_S:
-                self._long.append((took, time.thread_time() - of_cpu, repr(handle)[:300]))
+                self._long.append((took, time.thread_time() - of_cpu, what(handle)))
 
         told: Any = asyncio.events.Handle
         told._run = run
@@ -63,10 +77,7 @@ class Probe:
             "longest": float(ms.max()),
             "longest_cpu": max((of_cpu for _, of_cpu, _ in longest), default=0.0) * 1000,
             "over_10_ms": int((ms > 10).sum()),
-            "what": [
-                f"{took * 1000:.1f} ms ({of_cpu * 1000:.1f} of CPU): {what}" for took, of_cpu, what in longest[:5]
-            ],
-            "kinds": Counter(what.split(" at ")[0] for _, _, what in longest).most_common(5),
+            "what": [f"{of * 1000:.1f} ms ({cpu * 1000:.1f} of CPU), then at {step}" for of, cpu, step in longest[:5]],
         }
         part = self._file.with_suffix(".part")
         part.write_text(json.dumps(told))

@@ -166,11 +166,11 @@ async def answers(settings: Settings, report: Report) -> None:
     async with probed(settings) as worker:
         step("scoring: /livez while fits run")
         ready = load.events("fits", "first")
+        batches = [load.events("fits", f"batch-{n}") for n in range(BATCHES)]  # now, not while it is timed
         await worker.measure(ready, load.total)
 
         async def feed() -> None:
-            for batch in range(BATCHES):
-                events = await asyncio.to_thread(load.events, "fits", f"batch-{batch}")
+            for events in batches:
                 offset = await worker.feed.send(
                     "inference_artifacts", events.project, [*events.seen, *events.unseen], events.form
                 )
