@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 LIBRARIES = ("faust-streaming", "aiokafka", "aiohttp", "msgspec", "numpy", "rocksdict", "scikit-learn")
+STEPS = 1_000_000
 ONE_THREAD: dict[str, str] = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
@@ -21,6 +22,17 @@ def peak_mib(pid: int) -> float:
     return int(told.split()[1]) / 1024
 
 
+def step_ns() -> float:
+    """What a step of a plain loop takes now: on a machine that others use, the same program may take twice as long."""
+    took = []
+    for _ in range(3):
+        began, whole = time.thread_time_ns(), 0
+        for n in range(STEPS):
+            whole += n * n & 7
+        took.append((time.thread_time_ns() - began) / STEPS)
+    return min(took)
+
+
 def machine() -> dict[str, str]:
     """What all numbers depend on."""
     cpu = next(
@@ -29,6 +41,7 @@ def machine() -> dict[str, str]:
     )
     return {
         "cpu": f"{cpu}, {os.cpu_count()} cores",
+        "step of a loop": f"{step_ns():.0f} ns",
         "load": " ".join(f"{each:.1f}" for each in os.getloadavg()),
         "BLAS threads": os.environ["OPENBLAS_NUM_THREADS"],
         "Python": platform.python_version(),
