@@ -134,10 +134,10 @@ class Shelf(Generic[B]):
 
 def with_changes(block: B, changes: Mapping[bytes, bytes | None]) -> B:
     """Rows with changes among them."""
-    told = sorted(changes.items())
-    values = [(key, value) for key, value in told if value is not None]
-    others = block.of(as_keys([key for key, _ in values], block.keys.dtype), [value for _, value in values])
-    places, there = places_in(block.keys, as_keys([key for key, _ in told], block.keys.dtype))
+    told = sorted(changes)  # keys alone: pairs take three times as long
+    values = {key: value for key in told if (value := changes[key]) is not None}
+    others = block.of(as_keys(values, block.keys.dtype), [*values.values()])
+    places, there = places_in(block.keys, as_keys(told, block.keys.dtype))
     stay = np.ones(len(block.keys), dtype=bool)
     stay[places[there]] = False
     left = block.keys[stay]
