@@ -23,7 +23,8 @@ from tables.rows import Change, Rows
 log = logging.getLogger("activeset.agents")
 
 ROW_BYTES = 1024 * 1024  # of a row: Kafka must take it, whatever the event looked like that it came from
-FEW = 1 << 17  # numbers that are scored in a few milliseconds: in another thread they cost half as much again
+MANY = 1 << 17  # numbers that take some milliseconds to score: fewer would cost half as much again in another thread
+FEW = 1 << 14  # numbers that take less than one
 SLICE = 200  # references that are read between two steps of the event loop
 MEDIUM = 8  # numbers that take as much as a medium does
 FITS = 4  # batches whose PCAs are kept, to score the next chunk with
@@ -59,12 +60,13 @@ class Decider:
             return lambda rows: changes(event, rows, heard)
         seen = await self.known(event, rows) if event.subset == "unseen" and event.features is not None else None
         with self._timed() if event.subset == "unseen" else nullcontext():
-            if numbers(event) > FEW:
+            size = numbers(event)
+            if size > MANY:
                 given, found = await asyncio.to_thread(scored_columns, event, seen)
             else:
-                await asyncio.sleep(0)  # a step of its own, as is what it does to the rows
+                await step(size)
                 given, found = scored_columns(event, seen)
-                await asyncio.sleep(0)
+                await step(size)
         self._count("rows left out", given.left_out)
         if given.left_out:
             log.warning(
@@ -112,6 +114,12 @@ def numbers(event: ArtifactsInferred) -> float:
     told = (event.probabilities, event.features, *(event.utilities or {}).values())
     others = sum(math.prod(each.shape) if isinstance(each, Tensor) else math.inf for each in told if each is not None)
     return others + MEDIUM * (len(event.media) + len(event.no_prediction))
+
+
+async def step(size: float) -> None:
+    """End a step of the event loop, if scoring so many numbers and what else is done are too much for one."""
+    if size > FEW:
+        await asyncio.sleep(0)
 
 
 def fitted(references: list[bytes]) -> Seen | None:

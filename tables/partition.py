@@ -44,6 +44,7 @@ SLICE = 2000  # rows of a scan between two steps of the event loop: some millise
 GROUP = 16  # events in a transaction, at most
 GROUP_BYTES = 8 * 1024 * 1024  # of rows that wait; one event may have more by itself
 GROUP_ROWS = 1024  # that wait, likewise: to write them is one step of the event loop
+STEP_ROWS = 200  # of a group whose parts are a step each; of fewer all that is done at once
 
 # Answers at once what rows an event changes, from the rows there are.
 Fold = Callable[[Rows], list[Change]]
@@ -228,7 +229,6 @@ class Partition:
     async def _write(self) -> None:
         """Write what waits, group by group, until nothing does."""
         while self._queue:
-            await asyncio.sleep(0)  # the last one's rows were a step of their own
             group, self._queue = self._queue, []
             written = False
             try:
@@ -259,11 +259,12 @@ class Partition:
             marks |= each.marks
             if each.sent is not None:
                 await each.sent
+        changes = [*rows, *((progress_key(name), pack_int(offset)) for name, offset in marks.items())]
+        await self._step(len(rows))
+        batch = batch_of(changes)
+        await self._step(len(rows))
         if self.gone:
             return False
-        changes = [*rows, *((progress_key(name), pack_int(offset)) for name, offset in marks.items())]
-        batch = batch_of(changes)
-        await asyncio.sleep(0)  # what goes to Kafka is made in a step of its own
         offset = await self.writer.append(changes)
         if self.gone:
             return False
@@ -277,6 +278,11 @@ class Partition:
             self._tell(each)
         self.progress |= marks
         return True
+
+    async def _step(self, rows: int) -> None:
+        """End a step of the event loop, if what was done with so many rows, and what follows, are too much for one."""
+        if rows > STEP_ROWS:
+            await asyncio.sleep(0)
 
     def _tell(self, entry: Entry) -> None:
         """Tell the ranking of the project that an entry is about; a row that tells what to sweep is of none."""
