@@ -8,9 +8,11 @@ from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from weakref import ref
 
+import numpy as np
+
 from agents.extractors import Seen
 from agents.fold import fold, fold_seen, fold_unseen, references_of, uploaded
-from agents.score import Learnt, Scored, learnt, score, seen_of
+from agents.score import Learnt, Scored, learnt, score, seen_of, single
 from streams.artifacts import Columns, columns
 from streams.errors import MalformedEvent
 from streams.events import ArtifactsInferred, Event, Granted, Skipped
@@ -23,10 +25,13 @@ from tables.rows import Change, Rows
 log = logging.getLogger("activeset.agents")
 
 ROW_BYTES = 1024 * 1024  # of a row: Kafka must take it, whatever the event looked like that it came from
-MANY = 1 << 17  # numbers that take some milliseconds to score: fewer would cost half as much again in another thread
-FEW = 1 << 14  # numbers that take less than one
+# What takes more than some milliseconds is done in a thread; all else would cost half as much again there.
+MANY = 1 << 17  # numbers of a chunk,
+PRODUCTS = 1 << 24  # products of them with what was seen,
+LONG = 1 << 14  # and features of a row
+FEW = 1 << 14  # numbers that take less than a millisecond
+MEDIUM = 60  # numbers that take as much as a medium does
 SLICE = 200  # references that are read between two steps of the event loop
-MEDIUM = 8  # numbers that take as much as a medium does
 FITS = 4  # batches whose PCAs are kept, to score the next chunk with
 
 Count = Callable[[str, int], None]
@@ -59,14 +64,15 @@ class Decider:
         if not isinstance(event, ArtifactsInferred):
             return lambda rows: changes(event, rows, heard)
         seen = await self.known(event, rows) if event.subset == "unseen" and event.features is not None else None
-        with self._timed() if event.subset == "unseen" else nullcontext():
-            size = numbers(event)
-            if size > MANY:
+        size, timed = numbers(event), self._timed if event.subset == "unseen" else nullcontext
+        if long(event, seen):
+            with timed():
                 given, found = await asyncio.to_thread(scored_columns, event, seen)
-            else:
-                await step(size)
+        else:
+            await step(size)
+            with timed():
                 given, found = scored_columns(event, seen)
-                await step(size)
+            await step(size)
         self._count("rows left out", given.left_out)
         if given.left_out:
             log.warning(
@@ -100,9 +106,12 @@ class Decider:
             values, after = list[bytes](), name
             while part := [*islice(rows.scan(name, after), SLICE)]:
                 values += [value for _, value in part]
+                if len(part) < SLICE:
+                    break
                 after = part[-1][0] + b"\0"
                 await asyncio.sleep(0)
-            found = await asyncio.to_thread(fitted, values)
+            with self._timed():
+                found = await asyncio.to_thread(fitted, values)
         self._seen[name] = ref(rows), first, found
         while len(self._seen) > FITS:
             del self._seen[next(iter(self._seen))]
@@ -116,6 +125,18 @@ def numbers(event: ArtifactsInferred) -> float:
     return others + MEDIUM * (len(event.media) + len(event.no_prediction))
 
 
+def long(event: ArtifactsInferred, seen: Seen | None) -> bool:
+    """Whether it takes more than some milliseconds to score a chunk."""
+    if numbers(event) > MANY:
+        return True
+    if not isinstance(event.features, Tensor):
+        return False
+    features = math.prod(event.features.shape[1:])
+    known = 0 if seen is None else len(seen.features)
+    each = known if event.novelty else min(known, features)
+    return features > LONG or math.prod(event.features.shape) * each > PRODUCTS
+
+
 async def step(size: float) -> None:
     """End a step of the event loop, if scoring so many numbers and what else is done are too much for one."""
     if size > FEW:
@@ -126,7 +147,7 @@ def fitted(references: list[bytes]) -> Seen | None:
     """What references hold, with all PCAs."""
     seen = seen_of(references)
     if seen is not None:
-        seen.fit()
+        seen.fit(np.dtype(np.float32 if single(references) else np.float64))
     return seen
 
 

@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -32,7 +32,7 @@ LEADING = 0.85  # of it, by those whose part is taken away first
 TINY = 1e-20  # squares that are smaller, or larger than its inverse, are not left to single precision
 LANES = 16  # to a multiple of which a core multiplies matrices fastest
 CACHED = 1 << 16  # numbers of features that are scored at a time: they stay in a core's cache
-FAR = 2e5  # times the variance that is left: means with larger squares cost single precision too many digits
+FAR = 2e4  # times the variance that is left: means with larger squares cost single precision too many digits
 BLOCK = 1 << 20  # distances that are held at a time
 
 
@@ -207,7 +207,7 @@ class Subspace:
         step = space.shape[1]
         found, doubt = np.empty((2, len(rows)), features.dtype)
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-            parts = self._parts(features.dtype)
+            parts = self.prepare(features.dtype)
             for first in range(0, len(rows), step):
                 block = slice(first, first + step)
                 found[block], doubt[block] = parts.quick(features, rows[block], space)
@@ -225,7 +225,7 @@ class Subspace:
         error: Array = np.einsum("ij,ij->i", away, away)
         return error
 
-    def _parts(self, dtype: Any) -> "Parts":
+    def prepare(self, dtype: Any) -> "Parts":
         """What `error` needs, in a precision."""
         if dtype not in self._made:
             mean = self.mean.astype(dtype)
@@ -274,7 +274,7 @@ class Parts(NamedTuple):
         np.take(features, rows, axis=0, out=away, mode="clip")
         if self.mean is not None:
             away -= self.mean
-        of_first, of_whole = (1e-5, 2e-2) if away.dtype == np.float32 else (1e-18, 1e-7)
+        of_first, of_whole = (2e-5, 2e-2) if away.dtype == np.float32 else (1e-18, 1e-7)
         if len(self.taken) == 1:
             along = away @ self.squared
             along -= self.shift
@@ -304,14 +304,15 @@ class Seen:
     labels: Sequence[str | int | None]
     _found: dict[object, Subspace | ValueError] = field(default_factory=dict)
 
-    def fit(self) -> None:
-        """Make all PCAs, so that nobody who asks for one has to wait."""
-        with suppress(ValueError):  # whoever asks is told
-            self.subspace()
-        for label in self._rows:
-            with suppress(ValueError):
-                if label:  # 0 stands for none
-                    self.subspace_of(label)
+    def fit(self, dtype: Any) -> None:
+        """Make all PCAs, for features of a precision, so that nobody who asks for one has to wait."""
+        labels = [label for label in self._rows if label]  # 0 stands for none
+        wanted: list[Callable[[], Subspace | None]] = [partial(self.subspace_of, label) for label in labels]
+        for subspace in (self.subspace, *wanted):
+            with suppress(Exception), np.errstate(all="ignore"):  # whoever asks is told
+                found = subspace()
+                if found is not None:
+                    found.prepare(dtype)
 
     def subspace(self) -> Subspace:
         """The PCA of all of them.

@@ -164,6 +164,11 @@ def reference_values(labels: list[int], features: NDArray[Any]) -> list[bytes]:
     return each_bytes(rows)
 
 
+def single(references: list[bytes]) -> bool:
+    """Whether all features of references are in single precision."""
+    return all(value[HASH_BYTES] == np.dtype(np.float32).itemsize for value in references)
+
+
 def seen_of(references: list[bytes]) -> Seen | None:
     """What references hold; none if there are none. All have as many features."""
     if not references:

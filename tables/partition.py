@@ -43,7 +43,7 @@ LEAVE_S = 8.0  # twice this is less than the rebalance timeout (streams/app.py)
 SLICE = 2000  # rows of a scan between two steps of the event loop: some milliseconds
 GROUP = 16  # events in a transaction, at most
 GROUP_BYTES = 8 * 1024 * 1024  # of rows that wait; one event may have more by itself
-GROUP_ROWS = 1024  # that wait, likewise: to write them is one step of the event loop
+GROUP_ROWS = 2048  # that wait, likewise: to write them is one step of the event loop
 STEP_ROWS = 200  # of a group whose parts are a step each; of fewer all that is done at once
 
 # Answers at once what rows an event changes, from the rows there are.

@@ -8,6 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("untimed", deadline=None)  # a machine that others use may stand still at any moment
+settings.load_profile("untimed")
 
 
 @pytest.hookimpl(wrapper=True)

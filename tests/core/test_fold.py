@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agents import fold as folds
@@ -313,7 +313,6 @@ histories = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None)
 @given(history=histories, random=st.randoms(use_true_random=False))
 async def test_topics_that_are_interleaved_anyhow_fold_to_the_same_rows(
     history: dict[str, list[dict[str, Any]]], random: Any

@@ -3,7 +3,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -34,7 +34,6 @@ def told(of: Head) -> list[object]:
     return [of.places.tolist(), of.size.tolist(), of.distance.tobytes()]
 
 
-@settings(deadline=None)
 @given(st.integers(0, 1000), st.integers(2, 9))
 def test_each_of_a_set_stands_for_a_cluster_however_the_candidates_are_ordered(seed: int, count: int) -> None:
     of = np.random.default_rng(seed).permutation(np.repeat(np.arange(count), OFTEN))
@@ -69,7 +68,6 @@ def test_it_is_crowded_where_the_nearest_are_near() -> None:
     assert rank_of(np.array([5.0, 1.0, 5.0, 7.0])).tolist() == [3.0, 1.0, 2.0, 4.0]
 
 
-@settings(deadline=None)
 @given(st.integers(0, 1000), st.integers(20, 80), st.integers(1, 4), st.booleans())
 def test_where_nearly_all_candidates_are_taken_there_are_as_many_as_were_asked_for(
     seed: int, rows: int, left: int, outliers: bool
@@ -154,7 +152,6 @@ def test_the_same_candidates_are_the_same_set_however_many_are_multiplied_at_onc
         assert told(head(sketches, utility, 30, fixed)) == first
 
 
-@settings(deadline=None)
 @given(st.integers(0, 1000))
 def test_it_does_not_matter_in_what_a_utility_is_measured(seed: int) -> None:
     random = np.random.default_rng(seed)
@@ -163,7 +160,6 @@ def test_it_does_not_matter_in_what_a_utility_is_measured(seed: int) -> None:
     assert told(head(sketches, utility, 4, NOBODY)) == told(head(sketches, np.exp(9 * utility), 4, NOBODY))
 
 
-@settings(deadline=None)
 @given(st.integers(0, 1000), st.integers(0, 6), st.integers(0, 6), st.sampled_from([0.0, 0.3, 1.0]))
 def test_a_set_has_as_many_of_each_label_as_its_quota_says(seed: int, a: int, b: int, without: float) -> None:
     random = np.random.default_rng(seed)
@@ -212,7 +208,6 @@ def test_each_turn_is_the_labels_that_is_farthest_behind(
 counts = st.dictionaries(st.integers(1, 6), st.integers(0, 20))
 
 
-@settings(deadline=None)
 @given(counts, counts, st.dictionaries(st.integers(1, 6), st.floats(0, 1)), st.integers(0, 60))
 def test_a_larger_set_has_no_less_of_any_label_and_is_full_while_there_are_any(
     there: dict[int, int], had: dict[int, int], target: dict[int, float], count: int

@@ -2,7 +2,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -21,7 +21,6 @@ def some(seed: int, rows: int) -> Singles:
     return np.random.default_rng(seed).integers(-200, 201, size=(rows, SKETCH)).astype(np.float32)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 1000), st.integers(1, 30), st.integers(1, 9), st.integers(1, 99))
 def test_the_nearest_centre_is_the_same_however_many_are_multiplied_at_once(
     seed: int, rows: int, count: int, block: int
@@ -52,7 +51,6 @@ def test_a_centre_moves_to_the_weighted_mean_of_its_points_and_one_without_point
     assert centres[:, 0].tolist() == [1, 777, 60]
 
 
-@settings(deadline=None)
 @given(st.integers(0, 1000), st.integers(1, 30), st.integers(1, 9), st.integers(1, 99))
 def test_sums_are_the_same_however_many_are_multiplied_at_once(seed: int, rows: int, count: int, block: int) -> None:
     own, which = some(seed, rows), np.random.default_rng(seed).integers(0, count, rows)
@@ -105,7 +103,6 @@ def test_by_chance_points_far_apart_begin_and_another_number_is_another_try() ->
     assert scattered(points(*[[7]] * 3), 3, 0).shape == (3,)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 1000), st.integers(2, 40), st.integers(1, 6))
 def test_more_steps_never_lie_farther_from_the_points(seed: int, rows: int, count: int) -> None:
     own, count = some(seed, rows), min(count, rows)

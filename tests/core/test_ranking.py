@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.errors import UnknownTask
@@ -584,7 +584,6 @@ skips_and_deletions = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(told=skips_and_deletions, lent=st.booleans())
 def test_what_is_hidden_is_what_was_skipped_and_not_deleted_since(told: list[tuple[Any, ...]], lent: bool) -> None:
     pool, skips, gone = Pool("p", Table()), dict[tuple[str, str], tuple[str, int]](), dict[str, int]()
@@ -1018,7 +1017,6 @@ async def any_history(how: dict[str, Any], seed: int) -> tuple[Table, set[str]]:
     return table, {*IMAGES} - {*annotated, *skipped, *had}
 
 
-@settings(deadline=None)
 @given(ways, st.integers(0, 1000), st.integers(1, 50), st.sampled_from(["t", None]))
 async def test_a_set_has_as_many_media_as_were_asked_for_while_there_are_any_however_it_is_put_together(
     how: dict[str, Any], seed: int, limit: int, task: str | None

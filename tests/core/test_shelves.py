@@ -1,5 +1,5 @@
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tables.shelves import Fixed, Shelf
@@ -19,7 +19,6 @@ def rows(shelf: Shelf[Fixed]) -> dict[bytes, bytes]:
     return dict(zip((key.ljust(3, b"\0") for key in block.keys.tolist()), map(bytes, block.values), strict=True))
 
 
-@settings(deadline=None)
 @given(loaded=st.dictionaries(keys, values), told=st.lists(steps, max_size=20))
 def test_a_shelf_has_what_a_dict_would_have_whenever_it_is_put_in_order_and_lent(
     loaded: dict[bytes, bytes], told: list[tuple[bytes, bytes | None] | str]

@@ -2,7 +2,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
@@ -69,7 +69,6 @@ def test_the_same_numbers_make_the_same_sketch_whatever_float_they_come_in(lengt
     assert len({*made.values()}) == 1
 
 
-@settings(deadline=None)
 @given(
     st.integers(0, 1000),
     st.sampled_from([3, 64, 65, 128, 1000]),
@@ -82,7 +81,6 @@ def test_a_row_has_the_same_sketch_alone_and_among_others(seed: int, length: int
     assert told(Sketches.of(features)) == told(Sketches.of(np.asfortranarray(features)))
 
 
-@settings(deadline=None)
 @given(st.integers(0, 1000), st.integers(-100, 100))
 def test_features_in_another_unit_have_the_same_values_in_other_steps(seed: int, power: int) -> None:
     features = np.random.default_rng(seed).normal(size=(4, 100))
@@ -114,7 +112,6 @@ def test_features_without_numbers_have_no_sketch_and_features_of_zeros_have_one(
     assert Sketches.none(2).there.tolist() == [False, False]
 
 
-@settings(deadline=None)
 @given(arrays(np.float64, (6, 5), elements=st.floats(-1e30, 1e30)))
 def test_points_are_whole_numbers_whose_distances_a_single_float_holds_exactly(features: Floats) -> None:
     points, step = Sketches.of(features).points()

@@ -2,7 +2,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -48,7 +48,6 @@ def row(*slots: Any) -> "NDArray[np.void]":
 tellings = st.lists(st.tuples(st.integers(0, len(UTILITIES)), st.booleans(), st.booleans()), max_size=SLOTS)
 
 
-@settings(deadline=None)
 @given(st.lists(tellings, min_size=1, max_size=12))
 def test_rows_with_and_without_a_sketch_and_external_utilities_are_the_same_when_they_are_read_again(
     rows: list[list[tuple[int, bool, bool]]],

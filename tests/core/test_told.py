@@ -1,7 +1,7 @@
 from typing import Any
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tables.rows import MEDIUM_BYTES
@@ -68,7 +68,6 @@ def slots_in(rows: dict[bytes, bytes]) -> dict[bytes, list[Any]]:
     }
 
 
-@settings(deadline=None)
 @given(
     loaded=st.dictionaries(st.sampled_from(KEYS), rows),
     changes=st.lists(st.tuples(st.sampled_from(KEYS), st.one_of(st.none(), rows), st.booleans()), max_size=12),

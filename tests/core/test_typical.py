@@ -2,7 +2,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -96,7 +96,6 @@ def test_outliers_are_nobodys_example() -> None:
     assert (found.size[: np.flatnonzero(found.size)[-1] + 1] >= SMALLEST).all()
 
 
-@settings(deadline=None)
 @given(st.integers(0, 1000), st.integers(0, 80), st.floats(0, 1))
 def test_every_candidate_that_is_not_covered_is_in_the_order_once(seed: int, rows: int, share: float) -> None:
     random = np.random.default_rng(seed)
@@ -133,7 +132,6 @@ def test_every_level_has_twice_as_many_clusters_as_the_one_before(rows: int, wan
     assert all(level.size.sum() == rows for level in found)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 1000), st.integers(1, 60), st.integers(1, 4), st.integers(1, 300))
 def test_the_spacing_is_the_mean_distance_from_the_nearest_of_the_same_cluster(
     seed: int, rows: int, count: int, block: int

@@ -49,14 +49,18 @@ POINTS = {
     "take": Point(
         Writer, "start", True, "a partition was assigned, and who had it before is about to be shut out", often=1
     ),
-    "restored": Point(Store, "write", False, "a slice of the changelog was restored, or rows were written", often=5),
+    "restored": Point(
+        Store, "write_batch", False, "a slice of the changelog was restored, or rows were written", often=5
+    ),
     "send": Point(Writer, "append", True, "rows were read and folded, nothing was sent yet"),
     "between": Point(AIOKafkaProducer, "send_batch", False, "one of several batches of a transaction was sent"),
     "commit": Point(
         AIOKafkaProducer, "commit_transaction", True, "the changelog has the rows, and they are not committed"
     ),
     "acknowledged": Point(Writer, "append", False, "the changelog has the rows, RocksDB has not"),
-    "written": Point(Store, "write", False, "RocksDB has the rows; only writes that come after the first append count"),
+    "written": Point(
+        Store, "write_batch", False, "RocksDB has the rows; only writes that come after the first append count"
+    ),
     "offsets": Point(OurConsumer, "_commit", True, "the offsets of what is done are about to be told to the group", 5),
     "publish": Point(Worker, SENDS, True, "something is about to be published beside the changelog", often=10),
 }
