@@ -75,6 +75,17 @@ def test_an_extractor_that_fails_leaves_the_others_standing() -> None:
     assert np.isnan(scored.utilities["fre_class_agnostic"]).all()
 
 
+def test_pcas_that_cannot_be_made_beforehand_are_failures_of_the_extractors() -> None:
+    seen = Seen(np.array([[1e308, 1.0], [-1e308, 1.0], [1e308, 2.0]]), [number_of("a")] * 3)
+    seen.fit(np.dtype(np.float64))
+    both = columns(M1, labels=["a"], probabilities=[[0.5, 0.5]], features=[[1.0, 2.0]])
+
+    scored = score(both, seen, multi_label=False)
+
+    assert scored.failed == 2
+    assert scored.utilities["margin"] == pytest.approx([1.0])
+
+
 def test_the_producers_own_utilities_reduce_over_regions_as_well() -> None:
     regions = columns(M1, M2, M1, utilities={"doubt": [1.0, 7.0, 3.0]})
 

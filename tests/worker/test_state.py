@@ -11,7 +11,7 @@ from streams.errors import CorruptStore, NotReady
 from streams.moves import Origin
 from streams.offsets import Place
 from tables.batch import Slice
-from tables.partition import GROUP, Applied, At, Fold
+from tables.partition import GROUP, GROUP_ROWS, Applied, At, Fold
 from tables.rows import Change, Kind, Rows, moved_name, pack_int, prefix_of, progress_key, unpack_int
 from tables.state import NEEDED, State
 from tests.worker.conftest import GENERATION, NOW, Disk, House, ListChangelog, ListWriter, a_member, no_ends
@@ -243,6 +243,32 @@ async def test_what_is_queued_goes_into_one_transaction_and_only_so_much_is_queu
     assert len(house.changelog.rows[0]) == 3 * 2  # three transactions, each with the row and how far its topic is
     assert house.disk.open(0).get([KEY]) == [pack_int(GROUP + 2)]
     assert house.state.position("active_set_events", 0) == GROUP + 2
+
+
+async def test_a_group_has_only_so_many_rows_and_who_waits_for_room_has_it_as_soon_as_they_are_taken(
+    house: House, acknowledge: Callable[[], None]
+) -> None:
+    partition = house.state.owned(0)
+
+    def half(offset: int) -> Fold:
+        keys = (b"%06d-%06d" % (offset, n) for n in range(GROUP_ROWS // 2))
+        return lambda _: [(prefix_of("p", Kind.NAME) + key, b"") for key in keys]
+
+    first = await partition.apply(at(0), half(0))
+    while not house.changelog.rows[0]:
+        await asyncio.sleep(0)
+    queued = [await partition.apply(at(offset), half(offset)) for offset in (1, 2)]
+    waiting = asyncio.ensure_future(partition.apply(at(3), half(3)))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+
+    acknowledge()
+    while len(house.changelog.rows[0]) < 3 * GROUP_ROWS // 2:
+        await asyncio.sleep(0)
+    assert waiting.done()  # while the second group is on its way
+
+    await asyncio.gather(first, *queued, await waiting)
+    assert len(house.changelog.rows[0]) == 4 * GROUP_ROWS // 2 + 3
 
 
 async def test_what_cannot_be_folded_leaves_everything_as_it_is(house: House) -> None:
