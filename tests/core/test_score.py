@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from agents import extractors
-from agents.extractors import Seen
+from agents.extractors import Seen, Subspace
 from agents.score import Scored, given_of, reference_values, score, seen_of
 from streams.artifacts import Columns
 from streams.events import EXTRACTORS
@@ -75,15 +75,17 @@ def test_an_extractor_that_fails_leaves_the_others_standing() -> None:
     assert np.isnan(scored.utilities["fre_class_agnostic"]).all()
 
 
-def test_pcas_that_cannot_be_made_beforehand_are_failures_of_the_extractors() -> None:
-    seen = Seen(np.array([[1e308, 1.0], [-1e308, 1.0], [1e308, 2.0]]), [number_of("a")] * 3)
-    seen.fit(np.dtype(np.float64))
-    both = columns(M1, labels=["a"], probabilities=[[0.5, 0.5]], features=[[1.0, 2.0]])
+def test_pcas_that_cannot_be_made_beforehand_are_failures_of_the_extractors(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_: object) -> Subspace:
+        raise np.linalg.LinAlgError("Eigenvalues did not converge")
 
-    scored = score(both, seen, multi_label=False)
+    monkeypatch.setattr(Subspace, "of", fails)
+    seen = Seen(SEEN.features, [number_of("a")] * 3)
+    seen.fit(np.dtype(np.float64))
+
+    scored = score(columns(M1, labels=["a"], features=[[1.0, 2.0]]), seen, multi_label=False)
 
     assert scored.failed == 2
-    assert scored.utilities["margin"] == pytest.approx([1.0])
 
 
 def test_the_producers_own_utilities_reduce_over_regions_as_well() -> None:
