@@ -14,6 +14,8 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, NoReturn
 
+import numpy as np
+
 from agents.ends import Ends, Reason, reason_of
 from agents.worker import Worker, build
 from streams import tls, topics
@@ -185,6 +187,7 @@ def main(settings: Settings) -> NoReturn:
         BadSettings, KafkaUnavailable: as `run`.
     """
     threading.excepthook = thread_ended
+    np.unique(np.empty(0))  # the first time it loads a part of numpy, some 20 ms
     # What is loaded stays: the collector need not look through it again, which takes some 20 ms each time.
     gc.collect()
     gc.freeze()
