@@ -123,11 +123,12 @@ class ActiveSets:
         """
         partition = self.home(project)
         ranking = await partition.ranking(project)
-        made = await ranking.made(query.task_id, self.now())
+        now = self.now()
+        made = await ranking.made(query.task_id, now)
         made.look()
         kept: Kept | None = made.answers.get(query.limit)
         if kept is None:
-            places, made = await ranking.best(query.task_id, query.limit, self.now())
+            places, made = await ranking.best(query.task_id, query.limit, now)
             partition.check()
             pool = ranking.pool
             uploads = partial(self._uploads, partition=partition, project=project)
@@ -136,7 +137,6 @@ class ActiveSets:
             if len(made.answers) < KEPT:
                 made.answers[query.limit] = kept
         partition.check()
-        now = self.now()
         self._served(made, now, current=ranking.current(made))
         what = {**partition.progress}, {**partition.ends}, made.truth.until, made.due(now)
 
@@ -148,7 +148,7 @@ class ActiveSets:
 
     def _served(self, made: Made, now: int, *, current: bool) -> None:
         """A set was served: tell how old its order is, or if it is not current, what it does not know."""
-        self.served((now - made.at) / 1000 if current else made.old_s(now), current)
+        self.served(max(0.0, (now - made.at) / 1000) if current else made.old_s(now), current)
 
     async def suggested(self, project: str, query: Query, workspace: str) -> ActiveSet:
         """The active set, marked as suggested: until nothing else is left, no other request gets these media.
@@ -186,9 +186,10 @@ class ActiveSets:
         pool, looks, attempt = ranking.pool, LOOKS, asker.attempt
         for _ in range(TRIES + LOOKS):
             request_id = asker.request_id or uuid.uuid4().hex
-            places, made = await ranking.best(query.task_id, query.limit, self.now(), asker.user_id, request_id)
+            now = self.now()
+            places, made = await ranking.best(query.task_id, query.limit, now, asker.user_id, request_id)
             partition.check()
-            order = order_told(ranking, made, self.now())
+            order = order_told(ranking, made, now)
             about, current = self.about(pool), ranking.current(made)
             if places:
                 uploads = self._uploads(places, partition, pool.project_id)

@@ -175,11 +175,12 @@ class Leases:
 
     async def _told(self, lease: LeaseRow, ranking: Ranking, partition: Partition) -> NewLease:
         """A lease with its media, and what is known of them now."""
-        made = await ranking.made(lease.told.task_id, self.sets.now())
-        has = left(lease, ranking.pool, self.sets.now())
+        now = self.sets.now()
+        made = await ranking.made(lease.told.task_id, now)
+        has = left(lease, ranking.pool, now)
         places = ranking.found(made, has)
         as_of = {**ranking.as_of(made), EVENTS: max(lease.offset, partition.progress.get(EVENTS, -1))}
-        order = order_told(ranking, made, self.sets.now())
+        order = order_told(ranking, made, now)
         answer = self.sets.answer(places, ranking, partition, as_of, order, ANNOTATED)
         return {"lease": shown(lease, {place.medium for place in places}), **answer}
 

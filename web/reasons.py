@@ -41,10 +41,11 @@ class Reasons:
             raise UnknownMedium(f"there is no such medium: it {why}") from why
         partition = self.sets.home(project)
         ranking = await partition.ranking(project)
-        chosen, made = await ranking.best(task_id, LIMIT, self.sets.now())
+        now = self.sets.now()
+        chosen, made = await ranking.best(task_id, LIMIT, now)
         partition.check()
         key = medium_bytes(named)
-        pool, now = ranking.pool, self.sets.now()
+        pool = ranking.pool
         place = ranking.place(made, key)
         if place is None:
             raise UnknownMedium(f"project {project!r} has no medium {text[:300]!r}")
@@ -63,7 +64,7 @@ class Reasons:
             ],
             "as_of": ranking.as_of(made),
             "lag": partition.lag(),
-            "order": order_told(ranking, made, self.sets.now()),
+            "order": order_told(ranking, made, now),
         }
 
     async def project(self, project: str) -> ProjectTold:
@@ -74,7 +75,8 @@ class Reasons:
         """
         partition = self.sets.home(project)
         ranking = await partition.ranking(project)
-        made = await ranking.made(None, self.sets.now())
+        now = self.sets.now()
+        made = await ranking.made(None, now)
         pool, order, told = ranking.pool, made.order, ranking.pool.project
         counts = await asyncio.to_thread(overview.media, order, told)
         # A task that the order does not know came after it.
@@ -114,7 +116,7 @@ class Reasons:
             "tasks": tasks,
             "as_of": ranking.as_of(made),
             "lag": partition.lag(),
-            "order": order_told(ranking, made, self.sets.now()),
+            "order": order_told(ranking, made, now),
         }
 
 

@@ -144,14 +144,17 @@ async def test_answers_of_who_was_replaced_are_found(fleet: Fleet, voice: Voice)
     former, latter = fleet.places[:2]
     frozen = await begun(fleet, former, voice, "without", "gate")
     former.excuse = "it is frozen, and wakes when it was replaced"
-    frozen.process.send_signal(signal.SIGSTOP)
-    successor = await fleet.join(latter)
-    await until(partial(owns_all, successor), successor)
-    await until(partial(applied, successor, "annotation_updates", voice.annotate("none")), successor)
     watch = Watch([PROJECT])
 
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(TIMEOUT_S)) as session:
+    connector = aiohttp.TCPConnector(keepalive_timeout=100)
+    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(TIMEOUT_S)) as session:
         ask = partial(watch.ask, session, "GET", project=PROJECT)
+        # Over connections that it has: what waits in their sockets is answered before it hears that it was replaced.
+        await asyncio.gather(*(ask(url=frozen.url + SAFE, about="who will be frozen") for _ in range(20)))
+        frozen.process.send_signal(signal.SIGSTOP)
+        successor = await fleet.join(latter)
+        await until(partial(owns_all, successor), successor)
+        await until(partial(applied, successor, "annotation_updates", voice.annotate("none")), successor)
         assert (await ask(url=successor.url + SAFE, about="the successor"))[0] == 200
         asking = [asyncio.create_task(ask(url=frozen.url + SAFE, about="who was frozen")) for _ in range(20)]
         await asyncio.sleep(0.5)  # what is asked waits in its socket

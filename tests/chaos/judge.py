@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import orjson
 from rocksdict import Options, Rdict
 
@@ -22,7 +23,7 @@ from streams.partition import partition_of
 from streams.settings import Settings
 from streams.topics import SOURCES
 from tables.partition import Partition
-from tables.rows import pack_int, progress_key
+from tables.rows import GRANT, Kind, pack_int, prefix_of, progress_key
 from tables.state import State
 from tables.store import Store
 from tests.broker import oracle
@@ -175,13 +176,23 @@ async def answered(answers: list[Answer], wanted: oracle.Folded) -> list[str]:
         partitions = {number: partition(number, wanted, Path(folder)) for number in wanted.rows}
         for answer in answers:
             home = partitions[partition_of(answer.project.encode(), len(ALL))]
-            # What depends on the time, as a lease that ends, was so when it was asked, or when it was answered.
-            may = {orjson.dumps(await shown(home, answer, now)) for now in (answer.began_ms, answer.ended_ms)}
+            may = {orjson.dumps(await shown(home, answer, now)) for now in moments(home, answer)}
             if answer.status != 200 or answer.body not in may:
                 found.append(f"{answer.worker} answered {answer.path()} with {answer.status}, {differs(answer, may)}")
         for each in partitions.values():
             each.sweeper.stop()
     return found
+
+
+def moments(home: Partition, answer: Answer) -> list[int]:
+    """When an answer may have been true: from when it was asked for until it came, each time that a grant ends."""
+    grants = (np.frombuffer(row, GRANT) for _, row in home.store.scan(prefix_of(answer.project, Kind.GRANT)))
+    ends = {int(each["until"][0]) for each in grants}
+    return [
+        answer.began_ms,
+        *sorted(each for each in ends if answer.began_ms < each < answer.ended_ms),
+        answer.ended_ms,
+    ]
 
 
 def partition(number: int, wanted: oracle.Folded, folder: Path) -> Partition:
