@@ -24,7 +24,7 @@ from tests.bench.machine import ONE_THREAD, cpu_s
 PATIENCE_S = 180.0
 ASK_S = 0.01
 SET = f"active-set?task_id={TASK}&limit=10"
-GROUPED = 16  # chunks in a write of the plain loop, as in one of a worker
+GROUPED = 16  # chunks in a write of the plain loop: more than in one of a worker, whose rows are fewer
 HOUSE = Path(__file__).parents[2]
 
 

@@ -1,7 +1,7 @@
 """A plain loop over the parts of an ingest: getmany, decode, score, encode, record batches acknowledged, a WriteBatch.
 
-It groups chunks as our worker does, up to 16 in a write, or writes each by itself. It says how far it is on standard
-output, a line for each write.
+It groups up to 16 chunks in a write, more than our worker does, or writes each by itself. It says how far it is on
+standard output, a line for each write.
 """
 
 import argparse
