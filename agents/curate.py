@@ -29,6 +29,8 @@ from web.metrics import Metrics
 
 log = logging.getLogger("activeset.agents")
 
+ARTIFACTS = "inference_artifacts"  # the topic that is most of the work
+
 # Hands a record to Kafka, after those before it; the answer is its offset, when Kafka has it.
 Send = Callable[[Record], Awaitable["asyncio.Future[int]"]]
 # Told about an error that must end the worker, the record in hand unfinished.
@@ -156,6 +158,8 @@ class Curator:
             case Verdict.APPLY:
                 pass
         record = received(message)
+        if topic == ARTIFACTS:
+            await self.state.turns.after_others()
         try:
             outcome, at, fold = await self._decided(record, at, partition)
             applied = await partition.apply(at, fold)

@@ -12,6 +12,7 @@ from tables.rows import BatchRow, Rows
 from tables.slots import EMPTY, NOTHING_FOUND, SLOTS, UTILITIES, Slots, pairs
 
 COMING = 2  # batches that are not complete and keep a slot
+NONE = -1  # the time of an empty slot
 
 
 def placed(new: Slots, slots: Slots, complete: NDArray[np.uint64]) -> Slots:
@@ -29,21 +30,22 @@ def placed(new: Slots, slots: Slots, complete: NDArray[np.uint64]) -> Slots:
     found, blind = slots["label"] != NOTHING_FOUND, (new["label"] == NOTHING_FOUND)[:, None]
     better = own & (slots["at"] > new["at"][:, None]) | same & found & blind
     every = np.concatenate([merged(new, slots, same & found)[:, None], slots], axis=1)
-    every[:, 1:][own & ~better] = EMPTY
-    every[:, 0][better.any(axis=1)] = EMPTY
-    newest_first = np.argsort(-every["at"], axis=1, kind="stable")
-    every = np.take_along_axis(every, newest_first, axis=1)
-    done = np.isin(pairs(every), complete)
-    keep = every["at"] >= 0
+    # Which of them, and what decides: the slots themselves are moved once, being long.
+    at = every["at"].copy()
+    at[:, 1:][own & ~better] = NONE
+    at[:, 0][better.any(axis=1)] = NONE
+    which = np.argsort(-at, axis=1, kind="stable")
+    at, model, pair = (np.take_along_axis(each, which, axis=1) for each in (at, every["model"], pairs(every)))
+    done, keep = np.isin(pair, complete), at > NONE
     for place in range(1, every.shape[1]):
-        newer, count = every[:, :place], keep[:, :place]
-        both = done[:, :place] & done[:, place, None]
-        superseded = (count & both & (newer["model"] == every["model"][:, place, None])).any(axis=1)
+        count, both = keep[:, :place], done[:, :place] & done[:, place, None]
+        superseded = (count & both & (model[:, :place] == model[:, place, None])).any(axis=1)
         crowded = ~done[:, place] & ((count & ~done[:, :place]).sum(axis=1) >= COMING)
         keep[:, place] &= ~superseded & ~crowded & (count.sum(axis=1) < SLOTS)
-    every[~keep] = EMPTY
     packed = np.argsort(~keep, axis=1, kind="stable")[:, :SLOTS]
-    return np.take_along_axis(every, packed, axis=1)
+    left = np.take_along_axis(every, np.take_along_axis(which, packed, axis=1), axis=1)
+    left[~np.take_along_axis(keep, packed, axis=1)] = EMPTY
+    return left
 
 
 def merged(new: Slots, slots: Slots, same: Mask) -> Slots:

@@ -27,6 +27,7 @@ from faust.types import TP
 from faust.types.transports import TransportT
 from faust.types.web import Web as WebT
 from faust.web.drivers.aiohttp import Web
+from mode.utils.queues import ThrowableQueue
 from rocksdict import AccessType, Options, Rdict
 
 from streams import lenient
@@ -72,6 +73,17 @@ class Keeper(Protocol):
         ...
 
 
+class OurQueue(ThrowableQueue[Any]):
+    """What waits for an agent, and one fetch more: who hands records on never waits for one agent, with all others'.
+
+    Of a partition that has enough nothing more is fetched, as with upstream's.
+    """
+
+    def full(self) -> bool:
+        """Never."""
+        return False
+
+
 class OurApp(faust.App):
     """An application whose tables somebody keeps."""
 
@@ -84,6 +96,10 @@ class OurApp(faust.App):
 
     def _new_web(self) -> WebT:
         return OurWeb(self)
+
+    def FlowControlQueue(self, maxsize: int | None = None, *, clear_on_resume: bool = False) -> OurQueue:  # noqa: N802
+        """What waits for an agent."""
+        return OurQueue(maxsize=maxsize or 0, flow_control=self.flow_control, clear_on_resume=clear_on_resume)
 
     def is_changelog(self, tp: TP) -> bool:
         """Whether this is a partition of a table's changelog."""

@@ -158,7 +158,9 @@ class Settings:
     rocksdb_buffer_mib: int = setting(
         256, whole(16, 1_048_576), "MiB of rows that they hold before these are in files, all together"
     )
-    queue_records: int = setting(16, whole(1, 10_000), "records of each topic that wait in memory to be applied")
+    queue_records: int = setting(
+        16, whole(1, 10_000), "records of each topic that wait in memory to be applied, before no more are fetched"
+    )
     fetch_mib: int = setting(16, whole(4, 1024), "MiB that Kafka is asked for at once")
     data_dir: Path | None = setting(
         None, folder, "the worker's RocksDB, a folder for each worker; unset, `worker` under `ACTIVESET_STATE_DIR`"

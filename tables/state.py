@@ -21,6 +21,7 @@ from streams.topics import CHANGELOG, SOURCES, TABLE
 from tables.batch import Changelog, Ends, Member
 from tables.partition import Partition
 from tables.store import FaustStores, Store, Stores
+from tables.turns import Turns
 
 log = logging.getLogger("activeset.state")
 
@@ -39,6 +40,7 @@ class State:
 
         restored: rows that were read back from the changelog so far. restoring: how many records of it are still to be
             read, by partition. origin: of which Kafka and topic that is. wrote: told how many rows a transaction had.
+        turns: who goes first.
         """
         self._settings = settings
         self._stores = stores
@@ -48,6 +50,7 @@ class State:
         self.restoring: dict[int, int] = {}
         self.wrote: Callable[[int], object] = lambda _: None
         self.origin = ""
+        self.turns = Turns()
         self._owned: dict[int, Partition] = {}
 
     async def take(self, partitions: Iterable[int], generation: int, member: Member) -> None:

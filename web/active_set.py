@@ -166,14 +166,16 @@ class ActiveSets:
 
     @asynccontextmanager
     async def alone(self, project: str) -> AsyncIterator[None]:
-        """While nobody else chooses or changes what is granted in a project.
+        """While nobody else chooses or changes what is granted in a project; artifacts let who does go first.
 
         Raises:
             NotReady: it takes too long.
         """
+        lock = self.locks.setdefault(project, asyncio.Lock())
         try:
-            async with asyncio.timeout(PATIENCE_S), self.locks.setdefault(project, asyncio.Lock()):
-                yield
+            with self.state.turns.first():
+                async with asyncio.timeout(PATIENCE_S), lock:
+                    yield
         except TimeoutError as why:
             raise NotReady(f"what was chosen could not be marked within {PATIENCE_S:.0f} s") from why
 

@@ -19,16 +19,25 @@ from faust.stores.rocksdb import RocksDBOptions, Store
 from faust.tables.base import Collection
 from faust.tables.manager import TableManager
 from faust.tables.recovery import Recovery
+from faust.transport.conductor import ConductorCompiler
 from faust.transport.consumer import Consumer
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
 from faust.types.tuples import Message
 from faust.web.drivers.aiohttp import Web
+from mode.utils.queues import FlowControlEvent, FlowControlQueue
+
+from streams.overrides import OurQueue
 
 VERSIONS = {"faust-streaming": "0.15.3", "aiokafka": "0.14.0", "mode-streaming": "0.7.1"}
 # What we override, and what our overrides believe of what is around them.
 SOURCES: dict[Callable[..., Any], str] = {
     App._new_transport: "42db531312dd776f",
     App._new_web: "9558ffdcacfa13bd",
+    App.FlowControlQueue: "9451c49351ae3667",
+    FlowControlQueue.put_nowait_enhanced: "f1839f43dda3d2cf",
+    FlowControlQueue.in_pressure_high_state: "3165f14880191c41",
+    FlowControlQueue.put: "0ba84eb5e357a17e",
+    ConductorCompiler.build: "837cf521368c1ee4",
     App._on_partitions_revoked: "d5c895bbe57dc73a",
     App._on_partitions_assigned: "de932b7927db85b3",
     App.on_rebalance_start: "5c1e23de30674082",
@@ -77,3 +86,22 @@ def test_the_versions_are_those_that_were_read(package: str) -> None:
 @pytest.mark.parametrize("source", SOURCES, ids=lambda each: each.__qualname__)
 def test_what_is_overridden_is_what_was_read(source: Callable[..., Any]) -> None:
     assert sha256(inspect.getsource(source).encode()).hexdigest()[:16] == SOURCES[source]
+
+
+async def test_who_hands_records_on_never_waits_for_an_agent_that_has_enough_but_fetches_no_more_for_it() -> None:
+    told: list[str] = []
+    queue = OurQueue(maxsize=5, flow_control=FlowControlEvent(initially_suspended=False))
+
+    def enough() -> None:
+        told.append("fetch no more")
+
+    def more() -> None:
+        told.append("fetch")
+
+    for n in range(9):
+        assert not queue.full()
+        queue.put_nowait_enhanced(n, on_pressure_high=enough, on_pressure_drop=more)
+    assert told == ["fetch no more"]
+
+    assert [await queue.get() for _ in range(9)] == [*range(9)]
+    assert told == ["fetch no more", "fetch"]

@@ -241,6 +241,22 @@ async def test_what_kafka_did_not_take_is_not_answered(house: House) -> None:
         await house.suggested()
 
 
+async def test_artifacts_let_a_request_that_marks_go_first(house: House) -> None:
+    await house.tells("m1")
+    house.deaf = True
+    request = asyncio.ensure_future(house.suggested())
+    while not house.published:
+        await asyncio.sleep(0)
+
+    artifacts = asyncio.ensure_future(house.infers({"m1": 0.5}))
+    await asyncio.sleep(0.05)
+    assert not artifacts.done()
+
+    await house.hear(house.published[-1], "active_set_events")
+    assert await request == ["m1"]
+    assert await artifacts == Outcome.HEARD
+
+
 async def test_a_request_whose_partition_went_while_it_waited_publishes_nothing(house: House) -> None:
     await house.tells("m1", "m2")
     house.deaf = True
