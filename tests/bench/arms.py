@@ -25,6 +25,7 @@ PATIENCE_S = 180.0
 ASK_S = 0.01
 SET = f"active-set?task_id={TASK}&limit=10"
 GROUPED = 16  # chunks in a write of the plain loop: more than in one of a worker, whose rows are fewer
+SLOW = 4  # plain Faust is given a quarter of the chunks
 HOUSE = Path(__file__).parents[2]
 
 
@@ -39,6 +40,7 @@ class Took(NamedTuple):
 class Arm:
     """A program that is fed chunks of artifacts.
 
+    slow: it is given one of so many chunks, or nobody would wait for it.
     ready: waits until what was sent first is applied, given the events and the offset of the last chunk.
     done: the same of the chunks that are measured, given how many rows they have.
     """
@@ -47,6 +49,7 @@ class Arm:
     worker: process.Process
     feed: Feed
     log: Path
+    slow: int = field(default=1, kw_only=True)
 
     async def ready(self, events: Events, offset: int) -> None:
         """Wait until the chunks up to an offset are written."""
@@ -214,7 +217,7 @@ async def plain_faust(settings: Settings) -> AsyncIterator[Plain]:
         feed = await stack.enter_async_context(a_feed(settings))
         consumer = await stack.enter_async_context(AIOKafkaConsumer(bootstrap_servers=settings.broker))
         changelog = TopicPartition(f"{name}-rows-changelog", 0)  # Faust's name for it
-        yield Plain("plain Faust", worker, feed, log, consumer, changelog)
+        yield Plain("plain Faust", worker, feed, log, consumer, changelog, slow=SLOW)
 
 
 @asynccontextmanager

@@ -24,8 +24,9 @@ ROWS = 256
 FEATURES = 64
 SIZES = (10_240, 102_400)
 MILLION = 1_024_000
-REPEAT = 3
-SHARED = (1, 2, 4)  # partitions, and workers
+REPEAT = 5
+SHARED = (1, 2, 4)  # partitions, and workers,
+SHARES = 3  # times each
 OF_EACH = 20_480  # rows of each partition's project
 
 
@@ -89,7 +90,7 @@ async def shared(settings: Settings, count: int) -> list[Figure]:
         async def end() -> int:
             return sum((await consumer.end_offsets(changelog)).values())
 
-        for turn in range(REPEAT):
+        for turn in range(SHARES):
             projects = {partition_of(name.encode(), count): name for name in (f"{turn}-{n}" for n in range(100))}
             every = [load.events(project, "batch") for project in projects.values()]
             for events in every:

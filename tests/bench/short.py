@@ -10,7 +10,7 @@ from tests.bench.ingest import in_turn
 from tests.bench.report import Figure, Report, ratios
 from tests.bench.scoring import WIDTHS, speed
 
-LOADS = {"features": Load(chunks=16), "probabilities": Load(chunks=16, features=0)}  # 4,096 rows
+LOADS = {"features": Load(chunks=64), "probabilities": Load(chunks=64, features=0)}  # 4,096 rows for plain Faust
 REPEAT = 3
 
 

@@ -12,9 +12,12 @@ from typing import Any, NamedTuple
 import aiohttp
 
 from streams.media import Image, Medium, VideoFrame
+from streams.partition import partition_of
 from tables.rows import medium_bytes
+from tables.state import NEEDED
 from tests.broker.load import WORKSPACE, passing
 from tests.broker.oracle import Tables, granted
+from tests.broker.programs import ALL
 
 TIMEOUT_S = 5.0
 CLIENTS = 4  # of each worker: where it is frozen, one of them has asked not long before it wakes
@@ -57,6 +60,7 @@ class Watch:
     had: who had which media of which project, of all that is not deleted and comes again.
     violations: what should not have been answered.
     gaps: by project, how long at the longest there was no answer but 503 or none, in seconds.
+    owed: by project, the last record of each topic that was there when no worker was: all answers must know of it.
     """
 
     projects: Sequence[str]
@@ -65,6 +69,7 @@ class Watch:
     had: dict[tuple[str, Medium], list[Had]] = field(default_factory=lambda: defaultdict(list))
     violations: list[str] = field(default_factory=list)
     gaps: dict[str, float] = field(default_factory=dict)
+    owed: dict[str, dict[str, int]] = field(default_factory=dict)
     _answered: dict[str, tuple[float, bool]] = field(default_factory=dict)  # when last, and whether none came since
     _as_of: dict[str, dict[str, int]] = field(default_factory=dict)
     _clients: int = 0
@@ -139,9 +144,22 @@ class Watch:
             if as_of.get(topic, -1) < offset:
                 told = f"as_of {as_of.get(topic)} of {topic}, after {offset} was answered"
                 self.violations.append(f"{about}: {told}")
+        for topic, offset in self.owed.get(project, {}).items():
+            if as_of.get(topic, -1) < offset:
+                self.violations.append(f"{about}: as_of {as_of.get(topic)} of {topic}, and {offset} came before it")
         seen = self._as_of.setdefault(project, {})
         for topic, offset in as_of.items():
             seen[topic] = max(offset, seen.get(topic, -1))
+
+    def nobody_works(self, ends: Mapping[tuple[str, int], int]) -> None:
+        """All workers are gone: whoever comes must apply what there is before it answers; artifacts may lag.
+
+        ends: of each topic and partition.
+        """
+        for project in self.projects:
+            home = partition_of(project.encode(), len(ALL))
+            told = {topic: end - 1 for (topic, number), end in ends.items() if number == home and topic in NEEDED}
+            self.owed[project] = told
 
     def _take(self, project: str, body: Any, about: str) -> None:
         handed = self.handed.setdefault(project, {})

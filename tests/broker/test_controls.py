@@ -8,22 +8,29 @@ import signal
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
+from rocksdict import Options, Rdict
 
 from streams import topics
+from streams.media import Image
 from streams.settings import Settings
+from tables.rows import HASH_BYTES, Kind, prefix_of, whole_bytes
+from tests.broker import oracle
 from tests.broker.conftest import Start, until
 from tests.broker.load import TASKS, medium
 from tests.broker.pollers import TIMEOUT_S, Watch
 from tests.broker.programs import Program
 from tests.broker.test_active_set import owns_all
-from tests.broker.voice import PROJECT, Voice, applied
-from tests.chaos.fleet import Fleet, Place, three
+from tests.broker.voice import HOME, PROJECT, Voice, applied
+from tests.chaos.faults import advance
+from tests.chaos.fleet import Fleet, Place, ends, three
 from tests.chaos.judge import Evidence, judge
 from tests.chaos.trial import ask_all
 
+BEHIND = 2000  # events that a worker finds when it comes
 SAFE = f"/v1/projects/{PROJECT}/active-set?limit=1"
 
 
@@ -120,6 +127,78 @@ async def test_answers_of_what_is_no_more_so_are_found(fleet: Fleet, voice: Voic
     found = await judged(fleet, asking=True)
     assert (not found) == cured
     assert cured or f"A answered {SAFE.replace('=1', '=1000')} with 200" in "\n".join(found)
+
+
+@both
+async def test_rows_of_a_transaction_that_was_not_committed_are_found(fleet: Fleet, voice: Voice, cured: bool) -> None:
+    place = fleet.places[0]
+    dying = await begun(fleet, place, voice, "commit", "8", "kill")
+    number = 1
+    while dying.process.returncode is None:
+        number += 1
+        voice.tell("media_uploads", **medium(f"m{number}"))
+        await asyncio.sleep(0.05)
+    await fleet.kill(place)
+    worker = await fleet.join(place, *lacking("committed", cured=cured))
+    await until(partial(owns_all, worker), worker)
+    await until(partial(applied, worker, "media_uploads", voice.tell("media_uploads", **medium("last"))), worker)
+
+    found = await judged(fleet)
+    assert (not found) == cured
+    assert cured or "only here: UPLOAD of project-1" in "\n".join(found)
+
+
+@both
+async def test_rows_that_the_changelog_never_had_are_found(fleet: Fleet, voice: Voice, cured: bool) -> None:
+    place = fleet.places[0]
+    await begun(fleet, place, voice)
+    await fleet.leave(place)
+    [database] = [path for number, path in oracle.databases(place.folder) if number == HOME]
+    upload = prefix_of(PROJECT, Kind.UPLOAD)
+    opened: Any = Rdict(str(database), Options(raw_mode=True))
+    opened.put(upload + bytes(HASH_BYTES), opened.get(upload + whole_bytes(Image("m1"))))
+    opened.close()
+    advance(database)
+    worker = await fleet.join(place, *lacking("aside", cured=cured))
+    await until(partial(owns_all, worker), worker)
+    await until(partial(applied, worker, "annotation_updates", voice.annotate("none")), worker)
+
+    found = await judged(fleet)
+    assert (not found) == cured
+    assert cured or "only here: UPLOAD of project-1" in "\n".join(found)
+
+
+@both
+async def test_answers_of_who_does_not_know_all_yet_are_found(fleet: Fleet, voice: Voice, cured: bool) -> None:
+    place, watch = fleet.places[0], Watch([PROJECT])
+    await begun(fleet, place, voice)
+    await fleet.leave(place)
+    last = voice.annotate("annotated", BEHIND)
+    watch.nobody_works(await ends(fleet.kafka, fleet.prefix))
+
+    worker = await fleet.join(place, *lacking("caught-up", cured=cured))
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(TIMEOUT_S)) as session:
+        while not await applied(worker, "annotation_updates", last):
+            await watch.ask(session, "GET", worker.url + SAFE, PROJECT, "whoever comes")
+
+    found = await judged(fleet, watch)
+    assert (not found) == cured
+    assert cured or f"of annotation_updates, and {last} came before it" in "\n".join(found)
+
+
+@both
+async def test_records_that_were_moved_twice_and_count_twice_are_found(fleet: Fleet, voice: Voice, cured: bool) -> None:
+    worker = await begun(fleet, fleet.places[0], voice, *lacking("once", cured=cured))
+    states = partial(voice.tell, "annotation_updates", **medium("m1"), timestamp=1_767_225_700_000)
+    states(states={"t1": "annotated"}, partition=HOME - 1)
+    await until(partial(applied, worker, "annotation_updates", 0), worker)
+    states(states={"t1": "none"})
+    again = voice.again("annotation_updates", 0)  # as if whoever moved it had been killed before it said so
+    await until(partial(applied, worker, "annotation_updates", again), worker)
+
+    found = await judged(fleet)
+    assert (not found) == cured
+    assert cured or "not the same: STATE of project-1" in "\n".join(found)
 
 
 async def test_rows_that_a_former_owner_appends_are_found(fleet: Fleet, voice: Voice) -> None:

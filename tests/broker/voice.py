@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, Producer, TopicPartition
 
 from tests.broker.load import BEGINNING, medium
 from tests.broker.programs import Program
@@ -17,27 +17,51 @@ class Voice:
     """Tells of one project, event by event."""
 
     def __init__(self, kafka: str, prefix: str) -> None:
+        self._kafka = kafka
         self._producer = Producer({"bootstrap.servers": kafka, "partitioner": "murmur2_random", "log_level": 2})
         self._prefix = prefix
         self._clock = BEGINNING
 
-    def tell(self, topic: str, **event: Any) -> int:
+    def tell(self, topic: str, partition: int = HOME, **event: Any) -> int:
         """Publish an event, as it happened a millisecond after the last one, unless it tells when; its offset."""
+        return self._publish(topic, partition, [self._event(event)])
+
+    def annotate(self, state: str, times: int = 1) -> int:
+        """The same image again and again: the row of an event is what the next one replaces; the last offset."""
+        event = {**medium("m1"), "states": {"t1": state}}
+        return self._publish("annotation_updates", HOME, [self._event(event) for _ in range(times)])
+
+    def again(self, topic: str, offset: int) -> int:
+        """Publish a record once more, as it stands in the project's partition; the offset of the copy."""
+        consumer = Consumer({"bootstrap.servers": self._kafka, "group.id": "voice", "log_level": 2})
+        try:
+            consumer.assign([TopicPartition(self._prefix + topic, HOME, offset)])
+            record = consumer.poll(20)
+        finally:
+            consumer.close()
+        assert record is not None
+        assert record.error() is None
+        return self._publish(topic, HOME, [record.value() or b""], record.headers())
+
+    def _event(self, event: dict[str, Any]) -> bytes:
         self._clock += 1
         about = {"workspace_id": "w", "project_id": PROJECT, "timestamp": self._clock, "dataset_storage_id": "s"}
-        offsets: list[int] = []
-        self._producer.produce(
-            self._prefix + topic,
-            json.dumps({**about, **event}).encode(),
-            PROJECT.encode(),
-            on_delivery=lambda _, record: offsets.append(record.offset() or 0),
-        )
-        assert self._producer.flush(20) == 0
-        return offsets[0]
+        return json.dumps({**about, **event}).encode()
 
-    def annotate(self, state: str) -> int:
-        """The same image again and again: the row of an event is what the next one replaces."""
-        return self.tell("annotation_updates", **medium("m1"), states={"t1": state})
+    def _publish(self, topic: str, partition: int, values: list[bytes], headers: Any = None) -> int:
+        """Publish records; the offset of the last one."""
+        offsets: list[int] = []
+        for value in values:
+            self._producer.produce(
+                self._prefix + topic,
+                value,
+                PROJECT.encode(),
+                partition,
+                on_delivery=lambda _, record: offsets.append(record.offset() or 0),
+                headers=headers or [],
+            )
+        assert self._producer.flush(20) == 0
+        return max(offsets)
 
 
 async def applied(worker: Program, topic: str, offset: int) -> bool:

@@ -9,18 +9,20 @@ import subprocess
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
 
+from aiokafka.errors import KafkaError
 from rocksdict import Options, Rdict
 
 from tests.broker import oracle
+from tests.broker.pollers import Watch
 from tests.chaos import changelog
 from tests.chaos.broker import Broker
-from tests.chaos.fleet import Fleet, Place, asked_partitions
+from tests.chaos.fleet import Fleet, Place, asked_partitions, ends
 from tests.chaos.schedule import Kind, Step
 from tests.faults.__main__ import POINTS
 
@@ -32,14 +34,12 @@ HOUR_S = 3600
 
 @dataclass
 class Ring:
-    """Where it happens: three workers and their Kafka.
-
-    well: whether all is, but for a worker that is away.
-    """
+    """Where it happens: three workers and their Kafka. watch: what their clients are told."""
 
     fleet: Fleet
     broker: Broker
     random: Random
+    watch: Watch = field(default_factory=lambda: Watch(()))
 
     @contextmanager
     def kafka_is_away(self) -> Iterator[None]:
@@ -173,6 +173,8 @@ async def everyone(ring: Ring, step: Step, place: Place) -> None:
         for each in ring.fleet.running:
             await ring.fleet.kill(each)
         await asyncio.sleep(step.away_s)
+        with suppress(KafkaError):  # it may be away, too
+            ring.watch.nobody_works(await ends(ring.fleet.kafka, ring.fleet.prefix))
         for each in ring.fleet.places:
             await ring.fleet.join(each)
     finally:

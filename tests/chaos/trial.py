@@ -92,7 +92,8 @@ class Trial:
                 polling(load.projects, urls) as watch,
                 annotating(watch, urls, self.seed, self.patience_s) as leases,
             ):
-                self.watch, self.leases = watch, leases
+                self.watch = ring.watch = watch
+                self.leases = leases
                 with load.running(self.rate) as sending:
                     await self._befall(ring)
                     assert sending.is_alive(), "the load ended before it was told to"
