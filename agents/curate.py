@@ -160,6 +160,8 @@ class Curator:
         record = received(message)
         if topic == ARTIFACTS:
             await self.state.turns.after_others()
+            if partition.closed:
+                return done(Outcome.SKIPPED)
         try:
             outcome, at, fold = await self._decided(record, at, partition)
             applied = await partition.apply(at, fold)

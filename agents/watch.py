@@ -87,7 +87,7 @@ class Watch:
         nobodys = any(self.app.owner(number) is None for number in range(self.settings.partitions))
         lost = not self.app.settled() or silent or bool(missing) or nobodys or not self._answered
         self._beat("joining the group and restoring", lost, self.state.restored)
-        # Of all topics together: one loop reads them, and one that is slow to apply keeps the others waiting.
+        # Of all topics together: one loop reads them.
         behind = any(self._through(each, topic) < end for each in partitions for topic, end in each.ends.items())
         self._beat("reading", behind, sum(sum(each.progress.values()) for each in partitions))
         for topic in SOURCES:

@@ -45,7 +45,7 @@ def new_app(settings: Settings) -> OurApp:
         broker_rebalance_timeout=REBALANCE_S,
         broker_request_timeout=max(30.0, settings.session_timeout_s + 5.0),
         broker_commit_interval=1.0,
-        # One drain is what a request that marks may wait behind.
+        # One fetch is what may wait beyond what should.
         broker_max_poll_records=16,
         # 4,096 messages (Faust's default) of 1 MB would be 4 GiB.
         stream_buffer_maxsize=settings.queue_records,

@@ -36,7 +36,7 @@ from streams.errors import NotReady
 log = logging.getLogger("activeset.worker")
 
 MIB = 1024 * 1024
-FULL_S = 0.01  # until a partition is asked again whose records were more than an agent had room for
+FULL_S = 0.01  # until it is looked again whether an agent that has enough has less
 BLOOM_BITS = 10  # for each row in a file: of a hundred that are not there, one is looked for
 BLOOM_SHARE = 0.05  # of the write buffers, for the same of rows that wait there
 # Kafka holds a fetch that finds nothing for so long. There is one at a time, and partitions of which something was
@@ -74,9 +74,9 @@ class Keeper(Protocol):
 
 
 class OurQueue(ThrowableQueue[Any]):
-    """What waits for an agent, and one fetch more: who hands records on never waits for one agent, with all others'.
+    """What waits for an agent: who hands records on never waits for it, with all others' behind them.
 
-    Of a partition that has enough nothing more is fetched, as with upstream's.
+    While it has as many as it should, nothing more is fetched for it (`OurConsumer`): so one fetch more, at most.
     """
 
     def full(self) -> bool:
@@ -215,6 +215,14 @@ class OurConsumer(Consumer):
         await self.seek_wait(positions)  # a position before the first record is set to that one
         self._committed_offset.update({tp: offset or None for tp, offset in positions.items()})
 
+    def on_buffer_full(self, tp: TP) -> None:
+        """Nothing: upstream's notes who has enough may be of partitions that went, and then never end."""
+
+    def _has_enough(self, tp: TP) -> bool:
+        """Whether the agent of a topic has as many records as should wait."""
+        topics: Any = self.app.topics
+        return any(each.queue.qsize() >= each.queue.maxsize for each in topics._topic_name_index[tp.topic])
+
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109 - upstream's
         """Fetch records; first go back to what is to be read again: here nothing that was fetched is on its way."""
         again, self.again = self.again, {}
@@ -222,9 +230,14 @@ class OurConsumer(Consumer):
         if back := {tp: offset for tp, offset in again.items() if tp in mine}:
             with suppress(IllegalStateError):  # they have just gone: whoever has them reads them
                 await self.seek_wait(back)
-        if self._buffered_partitions:  # whose agents have enough for a moment, which is over long before upstream looks
+        wanted = {tp for tp in active_partitions or () if not self._has_enough(tp)}
+        if len(wanted) < len(active_partitions or ()):
             timeout = FULL_S
-        records = await super()._getmany(active_partitions, timeout)
+        if wanted:
+            records = await super()._getmany(wanted, timeout)
+        else:
+            await self.sleep(FULL_S)
+            records = {}
         self.given.update({tp: part[-1].offset for tp, part in records.items()})
         subscription: Any = self._thread._ensure_consumer()._subscription.subscription
         if subscription is not None and subscription.assignment is not None:

@@ -42,4 +42,4 @@ class Turns:
         with suppress(TimeoutError):
             async with asyncio.timeout(self._longest_s):
                 await self._nobody.wait()
-        self._from = 2 * now() - began
+        self._from = now() + min(now() - began, self._longest_s)  # a process that was frozen has not waited

@@ -22,7 +22,7 @@ from tests.broker import oracle
 from tests.broker.pollers import Watch
 from tests.chaos import changelog
 from tests.chaos.broker import Broker
-from tests.chaos.fleet import Fleet, Place, asked_partitions, ends
+from tests.chaos.fleet import LOOK_S, Fleet, Place, asked_partitions, ends
 from tests.chaos.schedule import Kind, Step
 from tests.faults.__main__ import POINTS
 
@@ -170,6 +170,8 @@ async def everyone(ring: Ring, step: Step, place: Place) -> None:
     for each in ring.fleet.places:
         await each.busy.acquire()
     try:
+        while len(ring.fleet.running) < len(ring.fleet.places):  # one ended by itself, and is not back yet
+            await asyncio.sleep(LOOK_S)
         for each in ring.fleet.running:
             await ring.fleet.kill(each)
         await asyncio.sleep(step.away_s)

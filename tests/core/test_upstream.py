@@ -8,6 +8,8 @@ import inspect
 from collections.abc import Callable
 from hashlib import sha256
 from importlib.metadata import version
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,14 +21,14 @@ from faust.stores.rocksdb import RocksDBOptions, Store
 from faust.tables.base import Collection
 from faust.tables.manager import TableManager
 from faust.tables.recovery import Recovery
-from faust.transport.conductor import ConductorCompiler
+from faust.transport import conductor
 from faust.transport.consumer import Consumer
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
-from faust.types.tuples import Message
+from faust.types.tuples import TP, Message
 from faust.web.drivers.aiohttp import Web
 from mode.utils.queues import FlowControlEvent, FlowControlQueue
 
-from streams.overrides import OurQueue
+from streams.overrides import OurConsumer, OurQueue
 
 VERSIONS = {"faust-streaming": "0.15.3", "aiokafka": "0.14.0", "mode-streaming": "0.7.1"}
 # What we override, and what our overrides believe of what is around them.
@@ -35,15 +37,15 @@ SOURCES: dict[Callable[..., Any], str] = {
     App._new_web: "9558ffdcacfa13bd",
     App.FlowControlQueue: "9451c49351ae3667",
     FlowControlQueue.put_nowait_enhanced: "f1839f43dda3d2cf",
-    FlowControlQueue.in_pressure_high_state: "3165f14880191c41",
-    FlowControlQueue.put: "0ba84eb5e357a17e",
-    ConductorCompiler.build: "837cf521368c1ee4",
+    FlowControlQueue.force_put_nowait: "e029f3d278247909",
+    FlowControlQueue.clear: "fa9a86f6b097c90f",
     App._on_partitions_revoked: "d5c895bbe57dc73a",
     App._on_partitions_assigned: "de932b7927db85b3",
     App.on_rebalance_start: "5c1e23de30674082",
     App.on_rebalance_end: "b7ff69e1e3772f30",
     App.on_stop: "bfe5a933defb2324",
     App._stop_consumer: "55854a5de12c3f52",
+    Consumer.on_buffer_full: "c8961679e0bcdce5",
     Consumer.getmany: "4b168d84882a70d6",
     Consumer._wait_next_records: "6218e1969a636b3f",
     Consumer._drain_messages: "44a2500309e83c63",
@@ -88,20 +90,27 @@ def test_what_is_overridden_is_what_was_read(source: Callable[..., Any]) -> None
     assert sha256(inspect.getsource(source).encode()).hexdigest()[:16] == SOURCES[source]
 
 
-async def test_who_hands_records_on_never_waits_for_an_agent_that_has_enough_but_fetches_no_more_for_it() -> None:
-    told: list[str] = []
-    queue = OurQueue(maxsize=5, flow_control=FlowControlEvent(initially_suspended=False))
+def test_the_conductor_is_what_was_read() -> None:
+    """It is compiled; its source lies beside it."""
+    told: Any = conductor
+    source = Path(conductor.__file__).with_name("_cython") / "conductor.pyx"
 
-    def enough() -> None:
-        told.append("fetch no more")
+    assert told.ConductorHandler is not None
+    assert sha256(source.read_bytes()).hexdigest()[:16] == "dde1f974267881cf"
 
-    def more() -> None:
-        told.append("fetch")
 
-    for n in range(9):
+async def test_nothing_is_fetched_for_an_agent_that_has_enough_and_who_hands_records_on_never_waits_for_it() -> None:
+    queue = OurQueue(maxsize=2, flow_control=FlowControlEvent(initially_suspended=False))
+    channels = {"slow": [SimpleNamespace(queue=queue)], "nobody's": []}
+    consumer: Any = SimpleNamespace(app=SimpleNamespace(topics=SimpleNamespace(_topic_name_index=channels)))
+
+    def has_enough(topic: str) -> bool:
+        return OurConsumer._has_enough(consumer, TP(topic, 0))
+
+    for n in range(5):
         assert not queue.full()
-        queue.put_nowait_enhanced(n, on_pressure_high=enough, on_pressure_drop=more)
-    assert told == ["fetch no more"]
-
-    assert [await queue.get() for _ in range(9)] == [*range(9)]
-    assert told == ["fetch no more", "fetch"]
+        assert has_enough("slow") == (n >= 2)
+        queue.put_nowait_enhanced(n, on_pressure_high=list, on_pressure_drop=list)
+    assert [await queue.get() for _ in range(4)] == [*range(4)]
+    assert not has_enough("slow")
+    assert not has_enough("nobody's")
