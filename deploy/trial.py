@@ -25,7 +25,7 @@ from streams.producer import Receipt
 from streams.settings import Settings
 
 MARK = ".trial"  # in a folder that a trial has made, and may empty
-READY_S = 30.0  # a worker takes two
+READY_S = 180.0  # a worker takes two, and one that restores a million media a minute
 PATIENCE_S = 30.0  # for what takes a fraction of a second
 
 

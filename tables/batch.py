@@ -107,6 +107,7 @@ class Writer:
         for key, value in changes:
             if batch.append(key=key, value=value, timestamp=None) is None:  # it is full
                 sent.append(await self._producer.send_batch(batch, self.topic, partition=self.partition))
+                await asyncio.sleep(0)  # a megabyte is enough for a step of the event loop
                 batch, count = self._producer.create_batch(), 0
                 batch.append(key=key, value=value, timestamp=None)
             count += 1

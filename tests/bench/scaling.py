@@ -24,7 +24,7 @@ ROWS = 256
 FEATURES = 64
 SIZES = (10_240, 102_400)
 MILLION = 1_024_000
-REPEAT = 5
+REPEAT, REPEAT_FULL = 5, 3
 SHARED = (1, 2, 4)  # partitions, and workers,
 SHARES = 3  # times each
 OF_EACH = 20_480  # rows of each partition's project
@@ -33,11 +33,12 @@ OF_EACH = 20_480  # rows of each partition's project
 async def scaling(settings: Settings, report: Report, *, full: bool) -> None:
     """Measure batches of several sizes, then several workers."""
     sizes = (*SIZES, MILLION) if full else SIZES
+    repeat = REPEAT_FULL if full else REPEAT
     costs: dict[int, list[float]] = {size: [] for size in sizes}
     async with ours(settings) as worker:
-        for turn in range(-1, REPEAT):
+        for turn in range(-1, repeat):
             for size in sizes if turn >= 0 else sizes[:1]:
-                step(f"scaling: {size:,} rows, {turn + 1} of {REPEAT}")
+                step(f"scaling: {size:,} rows, {turn + 1} of {repeat}")
                 load = Load(chunks=size // ROWS, rows=ROWS, features=FEATURES)
                 events = await asyncio.to_thread(load.events, f"of-{size}-{turn}", "batch")
                 took = await worker.measure(events, load.total)
@@ -46,7 +47,7 @@ async def scaling(settings: Settings, report: Report, *, full: bool) -> None:
         step("scaling: the same media again")
         load = Load(chunks=sizes[0] // ROWS, rows=ROWS, features=FEATURES)
         project = f"of-{sizes[0]}-0"
-        again = [await worker.measure(load.events(project, f"again-{n}"), load.total) for n in range(REPEAT)]
+        again = [await worker.measure(load.events(project, f"again-{n}"), load.total) for n in range(repeat)]
     report.add(
         Figure("scaling.again", f"{sizes[0]:,} media once more", "us CPU/row", tuple(each.cost for each in again)),
         *(Figure(f"scaling.{size}", f"{size:,} rows", "us CPU/row", tuple(each)) for size, each in costs.items()),
