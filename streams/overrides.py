@@ -43,6 +43,7 @@ BLOOM_SHARE = 0.05  # of the write buffers, for the same of rows that wait there
 # fetched are not in it: when that is used up meanwhile, they wait (with Faust's 1,500 ms a backlog stood still, tried).
 FETCH_WAIT_MS = 50
 SHUTDOWN_S = 2.0  # of requests that are being answered when the worker stops
+CLOSE_S = 0.001  # until a RocksDB that is read is closed
 CONDEMNED = "activeset-condemned"  # a file in the folder of a store that is to be set aside
 # What a damaged store does not explain, and a new one would meet as well.
 NOT_DAMAGE = ("lock", "No space left", "Permission denied", "Too many open files", "Read-only file system")
@@ -345,6 +346,19 @@ def unknown_files(path: Path) -> set[str]:
         database.close()
 
 
+def close(database: Any) -> None:
+    """Close a RocksDB, once threads have read what they read: rocksdict refuses before that."""
+    while True:
+        try:
+            database.close()
+        except RuntimeError as why:
+            if "borrowed" not in str(why):
+                raise
+            time.sleep(CLOSE_S)
+        else:
+            return
+
+
 class OurStore(Store):
     """RocksDBs, one for each partition; one that is damaged is put out of the way, and begins empty."""
 
@@ -374,7 +388,7 @@ class OurStore(Store):
         for tp in tps:
             database = self._dbs.pop(tp.partition, None) if tp.topic in table.changelog_topic.topics else None
             if database is not None:
-                database.close()
+                close(database)
 
     def set_aside(self, partition: int) -> Path:
         """Rename the folder of a partition's store; the one that was renamed before is gone then."""

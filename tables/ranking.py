@@ -24,7 +24,7 @@ from tables.heads import drawn_at_least
 from tables.made import SMALL, TOLD, Asked, Made, Place, Reason, Truth
 from tables.memory import trim
 from tables.order import TIERS, Known, Order, eligible, medium_at, order_of, place_of
-from tables.pool import Pool
+from tables.pool import READ, Pool
 from tables.rows import HASH_BYTES, MEDIUM_BYTES, Change, Kind, Rows, medium_bytes, number_of, prefix_of
 from tables.scores import ACTIVE, EARLIER, NEVER_SCORED, UNSCORED, Scores
 from tables.shelves import places_in
@@ -89,6 +89,7 @@ class Ranking:
     def update(self, rows: Sequence[Change]) -> None:
         """Take rows, as a pool does, before what they tell counts as applied."""
         self._version += 1
+        rows = [row for row in rows if row[0][self._head] in READ]  # what was learnt may be a thousand others
         if self._truths:
             until, (touched, anew) = self._as_of(), self._touched(rows)
             for truth in self._truths:

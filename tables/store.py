@@ -95,6 +95,8 @@ class Store:
         except DbClosedError as why:
             raise NotReady("the partition went, and its files are closed") from why
         except Exception as why:
+            if "mutably borrowed" in str(why):  # rocksdict's words, and it has no class for it
+                raise NotReady("the partition goes, and its files are being closed") from why
             if "Corruption" not in str(why):  # RocksDB's word; rocksdict has no class for it
                 raise
             self._condemn()

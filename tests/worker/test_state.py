@@ -10,10 +10,12 @@ from rocksdict import Options, Rdict
 from streams.errors import CorruptStore, NotReady
 from streams.moves import Origin
 from streams.offsets import Place
+from streams.overrides import close
 from tables.batch import Slice
 from tables.partition import GROUP, GROUP_ROWS, Applied, At, Fold
 from tables.rows import Change, Kind, Rows, moved_name, pack_int, prefix_of, progress_key, unpack_int
 from tables.state import NEEDED, State
+from tables.store import Store
 from tests.worker.conftest import GENERATION, NOW, Disk, House, ListChangelog, ListWriter, a_member, no_ends
 
 KEY = prefix_of("p1", Kind.RESET)
@@ -445,3 +447,25 @@ async def test_a_store_whose_partition_went_says_so(house: House) -> None:
         store.get([KEY])
     with pytest.raises(NotReady, match="its files are closed"):
         list(store.scan(b""))
+
+
+async def test_a_store_is_closed_while_threads_read_it_and_tells_them_that_its_partition_goes(tmp_path: Path) -> None:
+    keys = [b"%05d" % n for n in range(20_000)]
+    for number in range(10):  # it is a race, which one that is not mended loses in most of these
+        disk = Disk(tmp_path)
+        store = disk.open(number)
+        store.write([(key, bytes(300)) for key in keys], 0)
+
+        def read(store: Store = store) -> None:
+            while True:
+                store.get(keys)
+
+        def scan(store: Store = store) -> None:
+            while True:
+                list(store.scan(b""))
+
+        reading = [asyncio.create_task(asyncio.to_thread(each)) for each in (read, scan)]
+        await asyncio.sleep(0.03)
+        close(disk.opened[number])
+
+        assert {type(each) for each in await asyncio.gather(*reading, return_exceptions=True)} == {NotReady}
