@@ -157,7 +157,7 @@ async def end(worker: Worker, starting: asyncio.Task[None]) -> bool:
     await worker.app.stop()
     await starting
     await worker.state.leave()
-    await asyncio.gather(worker.door.close(), worker.offsets.close())
+    await asyncio.gather(worker.door.close(), worker.offsets.close(), worker.state.close())
     return written
 
 

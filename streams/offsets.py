@@ -16,9 +16,13 @@ AskEnds = Callable[[Sequence[Place]], Awaitable[dict[Place, int]]]
 class Offsets:
     """A connection to ask by; made when it is needed, and anew after an error."""
 
-    def __init__(self, broker: str) -> None:
-        """Connects to nothing yet."""
+    def __init__(self, broker: str, *, committed: bool = False) -> None:
+        """Connects to nothing yet.
+
+        committed: ends are before the first transaction that is not over.
+        """
         self._broker = broker
+        self._isolation = "read_committed" if committed else "read_uncommitted"
         self._consumer: AIOKafkaConsumer | None = None
         self._lock = asyncio.Lock()
 
@@ -57,7 +61,9 @@ class Offsets:
 
     async def _connected(self) -> AIOKafkaConsumer:
         if self._consumer is None:
-            consumer = self._consumer = AIOKafkaConsumer(bootstrap_servers=self._broker)
+            consumer = self._consumer = AIOKafkaConsumer(
+                bootstrap_servers=self._broker, isolation_level=self._isolation
+            )
             await consumer.start()
         return self._consumer
 

@@ -29,6 +29,7 @@ Member = Callable[[], Awaitable[object]]
 
 log = logging.getLogger("activeset.state")
 
+FORGOTTEN_S = 3.0  # after which a transaction is forgotten that hides what comes after it
 AGAIN_S = 0.5  # until a Kafka that knows of no broker is asked again; the watch bounds how often
 BATCH_BYTES = 1024 * 1024  # a record batch; a row is at most that (agents/decide.py, ROW_BYTES)
 
@@ -121,6 +122,17 @@ class Writer:
         await self._producer.commit_transaction()
         return int(last.offset) + count - 1  # Kafka tells the offset of a batch's first record
 
+    async def end_forgotten(self, *, commit: bool) -> None:
+        """End a transaction that was begun before this writer started, and that Kafka has forgotten.
+
+        What ends one of the writer's own, of a row that nobody reads, ends that as well, for it has the same id.
+        """
+        batch = self._producer.create_batch()
+        batch.append(key=progress_key(KEPT), value=pack_int(0), timestamp=None)
+        await self._producer.begin_transaction()
+        await (await self._producer.send_batch(batch, self.topic, partition=self.partition))
+        await (self._producer.commit_transaction() if commit else self._producer.abort_transaction())
+
 
 class Slice(NamedTuple):
     """Rows of one partition as they were appended, and the offset of the record before the next slice.
@@ -160,6 +172,7 @@ class Changelog:
         self._broker = broker
         self._topic = topic
         self._offsets = offsets
+        self._committed = Offsets(broker, committed=True)
 
     def writer(self, partition: int) -> Writer:
         """A new writer of a partition, not started."""
@@ -195,6 +208,52 @@ class Changelog:
             {partition: offset for (_, partition), offset in begins.items()},
             self.clock.now_ms() - kept_ms if self.clock is not None and told else None,
         )
+
+    async def settle(self, writers: Mapping[int, Writer], ends: Mapping[int, int]) -> None:
+        """See that all can be read up to some ends, in partitions whose writers have started.
+
+        Kafka ends what was begun before that. But one that was killed while it ended a transaction forgets a partition
+        that has no leader at the moment when it goes on: nothing behind can be read then, by anybody, for ever. The
+        transaction counts if all of it is there: the last rows tell how far each topic is.
+        """
+        give_up = now_s() + FORGOTTEN_S
+        while hidden := await self._hidden(ends):
+            if now_s() < give_up:
+                await asyncio.sleep(AGAIN_S)
+                continue
+            for partition, first in hidden.items():
+                whole = await self._whole(partition, first, ends[partition])
+                log.warning(
+                    "partition %d: Kafka has forgotten to end a transaction at offset %d of the changelog: %s",
+                    partition,
+                    first,
+                    "it is whole, and counts" if whole else "it is not whole, and does not count",
+                )
+                await writers[partition].end_forgotten(commit=whole)
+            give_up = now_s() + FORGOTTEN_S
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._committed.close()
+
+    async def _hidden(self, ends: Mapping[int, int]) -> dict[int, int]:
+        """Where the partitions whose end cannot be read cannot be read any more."""
+        told = await self._committed.ends([(self._topic, partition) for partition in ends])
+        return {partition: offset for (_, partition), offset in told.items() if offset < ends[partition]}
+
+    async def _whole(self, partition: int, first: int, end: int) -> bool:
+        """Whether a transaction from an offset on, the last there is, has all its rows."""
+        place, last = TopicPartition(self._topic, partition), b""
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._broker, enable_auto_commit=False, max_partition_fetch_bytes=MESSAGE_BYTES
+        )
+        async with consumer:
+            consumer.assign([place])
+            consumer.seek(place, first)
+            while await consumer.position(place) < end:
+                for records in (await consumer.getmany(timeout_ms=100)).values():
+                    last = records[-1].key or b""
+        return last.startswith(progress_key(""))
 
     async def read(self, positions: Mapping[int, int], ends: Mapping[int, int]) -> AsyncIterator[Slice]:
         """What was written to some partitions and committed, from the offset of each on, up to its end."""

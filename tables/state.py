@@ -87,6 +87,7 @@ class State:
 
     async def _restore(self, taken: dict[int, Partition]) -> None:
         ends = await self._changelog.ends(list(taken))
+        await self._changelog.settle({number: each.writer for number, each in taken.items()}, ends.offsets)
         self.origin = ends.origin
         self._check(taken, ends)
         positions = {number: each.store.offset + 1 for number, each in taken.items()}
@@ -102,6 +103,10 @@ class State:
         sources = await self.source_ends(taken)
         for number, each in taken.items():
             each.restored(sources[number], NEEDED)
+
+    async def close(self) -> None:
+        """Close the connections that are not a partition's."""
+        await self._changelog.close()
 
     async def source_ends(self, partitions: Iterable[int]) -> dict[int, dict[str, int]]:
         """Where each source topic ends now, by partition: the offset of the record that will come next."""

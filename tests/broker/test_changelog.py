@@ -9,7 +9,7 @@ from agents.decide import ROW_BYTES
 from streams.offsets import Offsets
 from streams.record import MESSAGE_BYTES
 from tables.batch import Changelog
-from tables.rows import Change
+from tables.rows import KEPT, Change, pack_int, progress_key
 from tests.worker.conftest import a_member
 
 
@@ -23,8 +23,10 @@ async def changelog(kafka: str, prefix: str) -> AsyncIterator[Changelog]:
     await admin.create_topics([NewTopic(topic, 2, 1, topic_configs=config)])
     await admin.close()
     offsets = Offsets(kafka)
-    yield Changelog(kafka, topic, offsets)
+    changelog = Changelog(kafka, topic, offsets)
+    yield changelog
     await offsets.close()
+    await changelog.close()
 
 
 async def read(changelog: Changelog, position: int = 0) -> list[Change]:
@@ -109,3 +111,56 @@ async def test_rows_of_which_kafka_refuses_some_are_not_there_at_all(
     await after.start(a_member)
     await after.stop()
     assert await read(changelog) == []
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["whole", "in part"])
+async def test_a_transaction_that_kafka_has_forgotten_counts_if_all_its_rows_are_there(
+    changelog: Changelog, monkeypatch: pytest.MonkeyPatch, whole: bool
+) -> None:
+    monkeypatch.setattr("tables.batch.FORGOTTEN_S", 0.5)
+    every: list[Change] = [(b"b", b"2"), (progress_key("topic"), b"3")]
+    rows = every if whole else every[:1]
+    writer, ended = changelog.writer(0), list[bool]()
+    await writer.start(a_member)
+    await writer.append([(b"a", b"1")])
+    kafka = writer._producer
+    await kafka.begin_transaction()
+    for key, value in rows:
+        await kafka.send_and_wait(writer.topic, value, key, partition=0)
+
+    async def end(*, commit: bool) -> None:
+        """Kafka does not forget at our bidding: the transaction is ended as if it had not."""
+        ended.append(commit)
+        await (kafka.commit_transaction() if commit else kafka.abort_transaction())
+
+    monkeypatch.setattr(writer, "end_forgotten", end)
+    await changelog.settle({0: writer}, (await changelog.ends([0, 1])).offsets)
+
+    assert ended == [whole]
+    assert await read(changelog) == [(b"a", b"1"), *(rows if whole else [])]
+    await writer.stop()
+
+
+async def test_nothing_is_ended_where_all_can_be_read(changelog: Changelog, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = changelog.writer(0)
+    await writer.start(a_member)
+    await writer.append([(b"a", b"1")])
+
+    async def end(*, commit: bool) -> None:
+        raise AssertionError(f"nothing is to be ended, {commit}")
+
+    monkeypatch.setattr(writer, "end_forgotten", end)
+    await changelog.settle({0: writer}, (await changelog.ends([0, 1])).offsets)
+    await writer.stop()
+
+
+async def test_what_ends_a_forgotten_transaction_is_no_row_that_anybody_reads(changelog: Changelog) -> None:
+    writer = changelog.writer(0)
+    await writer.start(a_member)
+
+    await writer.end_forgotten(commit=False)
+    await writer.end_forgotten(commit=True)
+    await writer.append([(b"a", b"1")])
+    await writer.stop()
+
+    assert await read(changelog) == [(progress_key(KEPT), pack_int(0)), (b"a", b"1")]

@@ -114,6 +114,9 @@ class ListChangelog(Changelog):
         ends = {partition: len(self.rows[partition]) for partition in partitions}
         return Ends(self.origin, ends, self.begins, self.forgotten_ms)
 
+    async def settle(self, writers: Mapping[int, Writer], ends: Mapping[int, int]) -> None:
+        """All can be read."""
+
     async def read(self, positions: Mapping[int, int], ends: Mapping[int, int]) -> AsyncIterator[Slice]:
         for partition, position in positions.items():
             rows = self.rows[partition][: ends[partition]]
