@@ -24,12 +24,10 @@ from streams.topics import REJECTED, SOURCES
 from tables.gaps import Verdict
 from tables.partition import Applied, At, Fold, Partition
 from tables.rows import Change, Rows
-from tables.state import State
+from tables.state import NEEDED, State
 from web.metrics import Metrics
 
 log = logging.getLogger("activeset.agents")
-
-ARTIFACTS = "inference_artifacts"  # the topic that is most of the work
 
 # Hands a record to Kafka, after those before it; the answer is its offset, when Kafka has it.
 Send = Callable[[Record], Awaitable["asyncio.Future[int]"]]
@@ -158,7 +156,7 @@ class Curator:
             case Verdict.APPLY:
                 pass
         record = received(message)
-        if topic == ARTIFACTS:
+        if topic not in NEEDED:  # artifacts, which may lag
             await self.state.turns.after_others()
             if partition.closed:
                 return done(Outcome.SKIPPED)

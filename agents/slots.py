@@ -12,7 +12,6 @@ from tables.rows import BatchRow, Rows
 from tables.slots import EMPTY, NOTHING_FOUND, SLOTS, UTILITIES, Slots, pairs
 
 COMING = 2  # batches that are not complete and keep a slot
-NONE = -1  # the time of an empty slot
 
 
 def placed(new: Slots, slots: Slots, complete: NDArray[np.uint64]) -> Slots:
@@ -32,11 +31,11 @@ def placed(new: Slots, slots: Slots, complete: NDArray[np.uint64]) -> Slots:
     every = np.concatenate([merged(new, slots, same & found)[:, None], slots], axis=1)
     # Which of them, and what decides: the slots themselves are moved once, being long.
     at = every["at"].copy()
-    at[:, 1:][own & ~better] = NONE
-    at[:, 0][better.any(axis=1)] = NONE
+    at[:, 1:][own & ~better] = EMPTY["at"]
+    at[:, 0][better.any(axis=1)] = EMPTY["at"]
     which = np.argsort(-at, axis=1, kind="stable")
     at, model, pair = (np.take_along_axis(each, which, axis=1) for each in (at, every["model"], pairs(every)))
-    done, keep = np.isin(pair, complete), at > NONE
+    done, keep = np.isin(pair, complete), at >= 0
     for place in range(1, every.shape[1]):
         count, both = keep[:, :place], done[:, :place] & done[:, place, None]
         superseded = (count & both & (model[:, :place] == model[:, place, None])).any(axis=1)

@@ -127,10 +127,8 @@ class Writer:
 
         What ends one of the writer's own, of a row that nobody reads, ends that as well, for it has the same id.
         """
-        batch = self._producer.create_batch()
-        batch.append(key=progress_key(KEPT), value=pack_int(0), timestamp=None)
         await self._producer.begin_transaction()
-        await (await self._producer.send_batch(batch, self.topic, partition=self.partition))
+        await self._producer.send_and_wait(self.topic, pack_int(0), progress_key(KEPT), self.partition)
         await (self._producer.commit_transaction() if commit else self._producer.abort_transaction())
 
 

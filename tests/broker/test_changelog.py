@@ -154,7 +154,7 @@ async def test_nothing_is_ended_where_all_can_be_read(changelog: Changelog, monk
     await writer.stop()
 
 
-async def test_what_ends_a_forgotten_transaction_is_no_row_that_anybody_reads(changelog: Changelog) -> None:
+async def test_what_ends_a_forgotten_transaction_is_a_row_that_tells_nothing(changelog: Changelog) -> None:
     writer = changelog.writer(0)
     await writer.start(a_member)
 

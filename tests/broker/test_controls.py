@@ -46,10 +46,16 @@ def voice(kafka: str, prefix: str) -> Voice:
     return Voice(kafka, prefix)
 
 
-async def begun(fleet: Fleet, place: Place, voice: Voice, *how: str) -> Program:
-    """A worker that has heard of a project with an image."""
+async def joined(fleet: Fleet, place: Place, *how: str) -> Program:
+    """A worker that has all partitions."""
     worker = await fleet.join(place, *how)
     await until(partial(owns_all, worker), worker)
+    return worker
+
+
+async def begun(fleet: Fleet, place: Place, voice: Voice, *how: str) -> Program:
+    """A worker that has heard of a project with an image."""
+    worker = await joined(fleet, place, *how)
     voice.tell("project_updates", tasks=[{"task_id": task} for task in TASKS])
     await until(partial(applied, worker, "media_uploads", voice.tell("media_uploads", **medium("m1"))), worker)
     return worker
@@ -97,8 +103,7 @@ async def test_rows_that_only_rocksdb_has_are_found(fleet: Fleet, voice: Voice, 
         voice.annotate("annotated")
         await asyncio.sleep(0.05)
     await fleet.kill(place)
-    worker = await fleet.join(place)
-    await until(partial(owns_all, worker), worker)
+    worker = await joined(fleet, place)
     await until(partial(applied, worker, "annotation_updates", voice.annotate("annotated")), worker)
 
     found = await judged(fleet)
@@ -139,8 +144,7 @@ async def test_rows_of_a_transaction_that_was_not_committed_are_found(fleet: Fle
         voice.tell("media_uploads", **medium(f"m{number}"))
         await asyncio.sleep(0.05)
     await fleet.kill(place)
-    worker = await fleet.join(place, *lacking("committed", cured=cured))
-    await until(partial(owns_all, worker), worker)
+    worker = await joined(fleet, place, *lacking("committed", cured=cured))
     await until(partial(applied, worker, "media_uploads", voice.tell("media_uploads", **medium("last"))), worker)
 
     found = await judged(fleet)
@@ -159,8 +163,7 @@ async def test_rows_that_the_changelog_never_had_are_found(fleet: Fleet, voice: 
     opened.put(upload + bytes(HASH_BYTES), opened.get(upload + whole_bytes(Image("m1"))))
     opened.close()
     advance(database)
-    worker = await fleet.join(place, *lacking("aside", cured=cured))
-    await until(partial(owns_all, worker), worker)
+    worker = await joined(fleet, place, *lacking("aside", cured=cured))
     await until(partial(applied, worker, "annotation_updates", voice.annotate("none")), worker)
 
     found = await judged(fleet)
@@ -209,8 +212,7 @@ async def test_rows_that_a_former_owner_appends_are_found(fleet: Fleet, voice: V
     while "fault: freeze" not in frozen.said():
         voice.annotate("annotated")
         await asyncio.sleep(0.05)
-    successor = await fleet.join(latter, "without", "fencing")
-    await until(partial(owns_all, successor), successor)
+    successor = await joined(fleet, latter, "without", "fencing")
     await until(partial(applied, successor, "annotation_updates", voice.annotate("none")), successor)
 
     frozen.process.send_signal(signal.SIGCONT)
@@ -231,8 +233,7 @@ async def test_answers_of_who_was_replaced_are_found(fleet: Fleet, voice: Voice)
         # Over connections that it has: what waits in their sockets is answered before it hears that it was replaced.
         await asyncio.gather(*(ask(url=frozen.url + SAFE, about="who will be frozen") for _ in range(20)))
         frozen.process.send_signal(signal.SIGSTOP)
-        successor = await fleet.join(latter)
-        await until(partial(owns_all, successor), successor)
+        successor = await joined(fleet, latter)
         await until(partial(applied, successor, "annotation_updates", voice.annotate("none")), successor)
         assert (await ask(url=successor.url + SAFE, about="the successor"))[0] == 200
         asking = [asyncio.create_task(ask(url=frozen.url + SAFE, about="who was frozen")) for _ in range(20)]
